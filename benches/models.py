@@ -1,0 +1,181 @@
+"""The models that the benchmarks run: fixed seeds, fixed weights, one row unless the name says otherwise.
+
+`python -m benches.models` trains the logistic regression again and writes it beside this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+# The oldest onnxruntime that is supported (1.24) must read them too.
+IR_VERSION: Final = 10
+OPSET: Final = 21
+
+LOGISTIC_REGRESSION: Final = Path(__file__).with_name("logistic_regression.onnx")
+
+LARGE_ELEMENTS: Final = 4_000_000
+"""Elements of a 16 MB float32 tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchModel:
+    """A serialised model and what a run of it is fed.
+
+    Attributes:
+        content: the model's bytes.
+        feed: input name -> C-contiguous float32 array.
+    """
+
+    content: bytes
+    feed: dict[str, NDArray[np.float32]]
+
+
+def mlp(*widths: int) -> BenchModel:
+    """Return a dense network with relu between its layers and one row of input.
+
+    Args:
+        widths: width of the input, of every hidden layer, and of the output.
+    """
+    random = np.random.default_rng(sum(widths))
+    nodes: list[onnx.NodeProto] = []
+    weights: list[onnx.TensorProto] = []
+    value = "x"
+    last = len(widths) - 2
+    for layer, (fan_in, fan_out) in enumerate(pairwise(widths)):
+        kernel = random.standard_normal((fan_in, fan_out), dtype=np.float32) / np.float32(fan_in**0.5)
+        bias = random.standard_normal(fan_out, dtype=np.float32)
+        weights += [
+            numpy_helper.from_array(kernel, f"kernel{layer}"),
+            numpy_helper.from_array(bias, f"bias{layer}"),
+        ]
+        dense = "y" if layer == last else f"dense{layer}"
+        nodes.append(helper.make_node("Gemm", [value, f"kernel{layer}", f"bias{layer}"], [dense]))
+        if layer != last:
+            value = f"hidden{layer}"
+            nodes.append(helper.make_node("Relu", [dense], [value]))
+    content = _serialise(nodes, {"x": ["batch", widths[0]]}, {"y": ["batch", widths[-1]]}, weights)
+    return BenchModel(content, _random_feed(x=(1, widths[0])))
+
+
+def chain(length: int) -> BenchModel:
+    """Return a model of `length` nodes in a row that no optimizer can drop or fuse away."""
+    nodes = [
+        helper.make_node(
+            ("Sin", "Cos", "Abs", "Neg")[position % 4],
+            ["x" if position == 0 else f"v{position - 1}"],
+            ["y" if position == length - 1 else f"v{position}"],
+        )
+        for position in range(length)
+    ]
+    return BenchModel(_serialise(nodes, {"x": [1, 4]}, {"y": [1, 4]}), _random_feed(x=(1, 4)))
+
+
+def logistic_regression() -> BenchModel:
+    """Return scikit-learn's logistic regression on iris: outputs a label and three probabilities."""
+    row = np.array([[5.9, 3.0, 5.1, 1.8]], dtype=np.float32)
+    return BenchModel(LOGISTIC_REGRESSION.read_bytes(), {"x": row})
+
+
+def train_logistic_regression() -> bytes:
+    """Train it and convert it without ZipMap; scikit-learn and skl2onnx are needed here only."""
+    from skl2onnx import convert_sklearn  # noqa: PLC0415 - the benchmarks themselves do without it
+    from skl2onnx.common.data_types import FloatTensorType  # noqa: PLC0415 - as above
+    from sklearn.datasets import load_iris  # noqa: PLC0415 - as above
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - as above
+
+    features, classes = load_iris(return_X_y=True)
+    classifier = LogisticRegression(max_iter=1000).fit(features.astype(np.float32), classes)
+    converted = convert_sklearn(
+        classifier,
+        name="logistic_regression",
+        initial_types=[("x", FloatTensorType([None, features.shape[1]]))],
+        options={"zipmap": False},
+        target_opset={"": OPSET, "ai.onnx.ml": 3},
+    )
+    converted.ir_version = IR_VERSION
+    content: bytes = converted.SerializeToString()
+    return content
+
+
+def _one_node(
+    operator: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    *,
+    shape: tuple[int, ...],
+    **attributes: int,
+) -> BenchModel:
+    """Return a model of one node; every input has `shape`, outputs split the last axis evenly."""
+    node = helper.make_node(operator, inputs, outputs, **attributes)
+    part = [*shape[:-1], shape[-1] // len(outputs)]
+    names = list(dict.fromkeys(inputs))
+    content = _serialise([node], {name: list(shape) for name in names}, dict.fromkeys(outputs, part))
+    return BenchModel(content, _random_feed(**dict.fromkeys(names, shape)))
+
+
+def _serialise(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Sequence[int | str]],
+    outputs: Mapping[str, Sequence[int | str]],
+    weights: Sequence[onnx.TensorProto] = (),
+) -> bytes:
+    graph = helper.make_graph(
+        list(nodes),
+        "bench",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in outputs.items()],
+        list(weights),
+    )
+    model = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)])
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _random_feed(**shapes: tuple[int, ...]) -> dict[str, NDArray[np.float32]]:
+    random = np.random.default_rng(0)
+    return {name: random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+
+
+EIGHT: Final = tuple("abcdefgh")
+
+MODELS: Final[dict[str, Callable[[], BenchModel]]] = {
+    "identity-1x4": lambda: _one_node("Identity", ["x"], ["y"], shape=(1, 4)),
+    "mlp-16-32-16-4": lambda: mlp(16, 32, 16, 4),
+    "mlp-256-512-512-10": lambda: mlp(256, 512, 512, 10),
+    "logistic-regression": logistic_regression,
+    "8-in-1-out": lambda: _one_node("Sum", EIGHT, ["y"], shape=(1, 4)),
+    "1-in-8-out": lambda: _one_node("Split", ["x"], EIGHT, shape=(1, 8), axis=1, num_outputs=8),
+    "identity-16mb": lambda: _one_node("Identity", ["x"], ["y"], shape=(LARGE_ELEMENTS,)),
+    "add-16mb": lambda: _one_node("Add", ["x", "x"], ["y"], shape=(LARGE_ELEMENTS,)),
+    "chain-500": lambda: chain(500),
+    "mlp-64mb": lambda: mlp(2000, 2000, 2000, 2000, 2000),
+}
+"""Name -> maker of every model; `model` below makes each once."""
+
+
+@cache
+def model(name: str) -> BenchModel:
+    """Return the model called `name` in `MODELS`, made on first use.
+
+    Example:
+        >>> model("identity-1x4").feed["x"].shape
+        (1, 4)
+    """
+    return MODELS[name]()
+
+
+if __name__ == "__main__":
+    LOGISTIC_REGRESSION.write_bytes(train_logistic_regression())

@@ -1,0 +1,116 @@
+"""Makes ONNX models cheap to call from Python: a drop-in for onnxruntime's session, and a `Model` with a small API.
+
+Example:
+    >>> import inferlite
+    >>> session = inferlite.InferenceSession("model.onnx")  # doctest: +SKIP
+    >>> outputs = session.run(None, {"x": x})  # doctest: +SKIP
+    >>> model = inferlite.load("model.onnx")  # doctest: +SKIP
+    >>> y = model(x)  # doctest: +SKIP
+
+Names are resolved when they are used: `import inferlite` imports neither onnxruntime nor the native part.
+`InferenceSession` and `Model` are the classes of the back end that is active at that moment, which `backend` names.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+# ONNX Runtime reads this when it is loaded. Its telemetry sends data over the network, and keeps a thread for that
+# which makes a forked child hang at its end. A value that is set already stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from inferlite._core import Model
+    from inferlite.exceptions import (
+        BackendUnavailableError,
+        InferliteError,
+        InvalidInputError,
+        ModelClosedError,
+        ModelLoadError,
+        ModelRunError,
+    )
+    from inferlite.metadata import Latency, ModelMetadata, NodeArg, Signature, Stats, TensorSpec
+    from inferlite.model import load
+    from inferlite.options import RunOptions, SessionOptions
+    from inferlite.session import InferenceSession
+
+    backend: Literal["native", "python"]
+    __version__: str
+
+__all__ = [
+    "BackendUnavailableError",
+    "InferenceSession",
+    "InferliteError",
+    "InvalidInputError",
+    "Latency",
+    "Model",
+    "ModelClosedError",
+    "ModelLoadError",
+    "ModelMetadata",
+    "ModelRunError",
+    "NodeArg",
+    "RunOptions",
+    "SessionOptions",
+    "Signature",
+    "Stats",
+    "TensorSpec",
+    "__version__",
+    "backend",
+    "load",
+]
+
+_MODULES = {
+    "BackendUnavailableError": "exceptions",
+    "InferliteError": "exceptions",
+    "InvalidInputError": "exceptions",
+    "Latency": "metadata",
+    "ModelClosedError": "exceptions",
+    "ModelLoadError": "exceptions",
+    "ModelMetadata": "metadata",
+    "ModelRunError": "exceptions",
+    "NodeArg": "metadata",
+    "RunOptions": "options",
+    "SessionOptions": "options",
+    "Signature": "metadata",
+    "Stats": "metadata",
+    "TensorSpec": "metadata",
+    "load": "model",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes, a function and strings
+    module = _MODULES.get(name)
+    if module is not None:
+        from importlib import import_module  # noqa: PLC0415
+
+        value = globals()[name] = getattr(import_module(f"inferlite.{module}"), name)
+        return value
+    # The back end may change, so these are never kept.
+    if name in {"InferenceSession", "Model", "backend"}:
+        from inferlite import _backend  # noqa: PLC0415
+
+        active = _backend.active()
+        return active.name if name == "backend" else getattr(active, name)
+    if name == "__version__":
+        value = globals()[name] = _version()
+        return value
+    message = f"module `inferlite` has no attribute `{name}`"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - slow to import
+
+    for distribution in ("inferlite", "inferlite-gpu"):
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    return "0+unknown"

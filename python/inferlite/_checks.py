@@ -1,0 +1,148 @@
+"""Checks of what is passed to a model, and the texts of their exceptions, in one place for both back ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from inferlite.capabilities import refuse
+from inferlite.exceptions import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from inferlite.metadata import TensorSpec
+
+NUMPY_DTYPES: Final = frozenset(
+    {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
+    | {"float16", "float32", "float64"}
+)
+"""The element types of numeric tensors that numpy and onnxruntime's Python interface share."""
+
+# Strings come as str, bytes, objects, and bytes of a fixed width that may hold NULs.
+_TEXT_KINDS: Final = "USOV"
+
+_CONVERTED: Final = (list, tuple, bool, int, float, complex, str, bytes)
+
+# numpy 1 has no `numpy.bool`.
+_ATTRIBUTES: Final = {"bool": "bool_"}
+
+
+def several_inputs(model: str, inputs: Sequence[TensorSpec]) -> InvalidInputError:
+    """One value without a name came for a model that does not have exactly one input."""
+    if not inputs:
+        return InvalidInputError(f"model `{model}` takes no inputs")
+    return InvalidInputError(
+        f"model `{model}` takes {len(inputs)} inputs ({_names(inputs)}): pass a mapping or keyword arguments"
+    )
+
+
+def both_ways(model: str) -> InvalidInputError:
+    """Inputs came by position and as keyword arguments."""
+    return InvalidInputError(f"model `{model}` takes a mapping or keyword arguments, not both")
+
+
+def unknown_input(model: str, name: object, inputs: Sequence[TensorSpec]) -> InvalidInputError:
+    """An input came that the model does not have."""
+    return InvalidInputError(f"model `{model}` has no input `{name}`: it takes {_names(inputs)}")
+
+
+def missing_input(model: str, name: str, inputs: Sequence[TensorSpec]) -> InvalidInputError:
+    """An input did not come."""
+    return InvalidInputError(f"input `{name}` is missing: model `{model}` takes {_names(inputs)}")
+
+
+def unknown_output(model: str, name: object, outputs: Sequence[TensorSpec]) -> InvalidInputError:
+    """An output was asked for that the model does not have."""
+    return InvalidInputError(f"model `{model}` has no output `{name}`: it gives {_names(outputs)}")
+
+
+def tensor(model: str, spec: TensorSpec, value: object) -> np.ndarray[Any, Any]:
+    """The value as an array that fits the input.
+
+    Lists, tuples and Python's own numbers and strings are converted to the input's dtype, everything else must have it.
+
+    Raises:
+        InvalidInputError: The value cannot be an array, or has another dtype or shape.
+        BackendUnavailableError: numpy has no such element type.
+    """
+    if spec.dtype not in NUMPY_DTYPES and spec.dtype != "string":
+        refuse("types_beyond_numpy", f"input `{spec.name}` of type {spec.dtype}")
+    array = value if isinstance(value, np.ndarray) else _array(spec, value)
+    if spec.dtype == "string":
+        fits = array.dtype.kind in _TEXT_KINDS and array.dtype.names is None
+    else:
+        # The name leaves the byte order out, which is brought right later.
+        fits = array.dtype.name == spec.dtype
+    if not fits:
+        message = (
+            f"input `{spec.name}` has dtype {array.dtype.name}, but model `{model}` expects {spec.dtype}: "
+            f"pass `{spec.name}.astype({_expression(spec.dtype)})`"
+        )
+        raise InvalidInputError(message)
+    if spec.shape is not None and not _fits(array.shape, spec.shape):
+        message = (
+            f"input `{spec.name}` has shape {_shape(array.shape)}, but model `{model}` expects {_shape(spec.shape)}"
+        )
+        raise InvalidInputError(message)
+    return array
+
+
+def unbindable(role: str, name: str, dtype: str, type_string: str, array: object) -> ValueError | None:
+    """Why an array cannot be bound, with the remedy; None where it can.
+
+    Args:
+        role: `input` or `output`; an output must be writable as well.
+        name: Its name.
+        dtype: numpy's name of the dtype that the model declares.
+        type_string: onnxruntime's name of the type that the model declares.
+        array: What came for it.
+    """
+    subject = f"{role} `{name}` cannot be"
+    if dtype not in NUMPY_DTYPES:
+        return ValueError(f"{subject} bound: it is a {type_string}, and only tensors of numbers can; use `run`")
+    if not isinstance(array, np.ndarray):
+        return ValueError(f"{subject} bound: it is {type(array)}, not an array")
+    if array.dtype.name != dtype:
+        return ValueError(
+            f"{subject} bound: its dtype is {array.dtype}, but the model expects {dtype}; pass an array of that dtype"
+        )
+    if not (array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative):
+        return ValueError(
+            f"{subject} bound: its array is not in C order, aligned and in native byte order; "
+            "pass `numpy.ascontiguousarray(...)` of it in native byte order"
+        )
+    if role == "output" and not array.flags.writeable:
+        return ValueError(f"{subject} overwritten: its array is read-only; pass a writable one")
+    return None
+
+
+def _array(spec: TensorSpec, value: object) -> np.ndarray[Any, Any]:
+    dtype: Any = None
+    if isinstance(value, _CONVERTED) and not isinstance(value, np.generic):
+        dtype = object if spec.dtype == "string" else spec.dtype
+    try:
+        return np.asarray(value, dtype=dtype)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        message = f"input `{spec.name}` cannot be made an array of {spec.dtype}: {error}"
+        raise InvalidInputError(message) from error
+
+
+def _expression(dtype: str) -> str:
+    return "str" if dtype == "string" else f"numpy.{_ATTRIBUTES.get(dtype, dtype)}"
+
+
+def _fits(given: tuple[int, ...], expected: tuple[int | str | None, ...]) -> bool:
+    return len(given) == len(expected) and all(
+        not isinstance(wanted, int) or wanted == have for have, wanted in zip(given, expected, strict=True)
+    )
+
+
+def _shape(shape: Iterable[int | str | None]) -> str:
+    # An axis without a name has None, or an empty name.
+    return "[" + ", ".join("?" if dim is None or dim == "" else str(dim) for dim in shape) + "]"
+
+
+def _names(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"`{spec.name}`" for spec in specs) or "none"

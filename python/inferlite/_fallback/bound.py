@@ -1,0 +1,138 @@
+"""Calls with their arrays bound."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import onnxruntime
+from onnxruntime.capi import _pybind_state as state
+
+from inferlite._checks import unbindable
+from inferlite.metadata import tensor_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+
+    from inferlite._fallback.session import InferenceSession
+
+
+class BoundCall:
+    """A call of a session on the same arrays each time; `InferenceSession.bind` makes it.
+
+    Every call reads the bound inputs again. Outputs that were given are overwritten and returned; others are new
+    arrays. One call runs at a time.
+    """
+
+    def __init__(self, session: InferenceSession, inputs: Any, outputs: Any) -> None:  # noqa: ANN401
+        """Check the arrays and bind them.
+
+        Raises:
+            TypeError: `inputs` is not a mapping, or `outputs` is neither a mapping nor a sequence of names.
+            ValueError: An input is missing, or an array cannot be bound.
+            onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument: There is no such input or output.
+        """
+        self._lock = threading.Lock()
+        feed = _checked_inputs(session, inputs)
+        if isinstance(outputs, Mapping):
+            self._run = _onto(session, feed, _checked_outputs(session, outputs))
+            return
+        names = _output_names(session, outputs)
+
+        def run() -> list[Any]:
+            results: list[Any] = session.run(names, feed)
+            return results
+
+        self._run = run
+
+    def __call__(self) -> list[Any]:
+        """Run the model and return its outputs, in order.
+
+        Raises:
+            RuntimeError: Another thread is in this call.
+            onnxruntime.capi.onnxruntime_pybind11_state.Fail: The run fails; and the other classes of onnxruntime.
+        """
+        if not self._lock.acquire(blocking=False):
+            message = "a bound call runs once at a time; bind once per thread"
+            raise RuntimeError(message)
+        try:
+            return self._run()
+        finally:
+            self._lock.release()
+
+
+def _onto(
+    session: InferenceSession, feed: dict[str, np.ndarray[Any, Any]], outputs: dict[str, np.ndarray[Any, Any]]
+) -> Callable[[], list[Any]]:
+    """A run that writes into these outputs."""
+    # The values share the arrays' memory and do not own it, so the closure keeps the arrays.
+    feeds, results = _values(feed), _values(outputs)
+    options = onnxruntime.RunOptions()
+    devices = [onnxruntime.OrtDevice.make("cpu", 0)._get_c_device()] * len(outputs)  # noqa: SLF001 - no public way
+
+    def run() -> list[Any]:
+        session.run_with_ortvaluevector(options, list(feed), feeds, list(outputs), results, devices)
+        return list(outputs.values())
+
+    return run
+
+
+def _values(arrays: dict[str, np.ndarray[Any, Any]]) -> Any:  # noqa: ANN401 - onnxruntime is untyped
+    vector = state.OrtValueVector()
+    for array in arrays.values():
+        vector.push_back(onnxruntime.OrtValue.ortvalue_from_numpy(array)._ortvalue)  # noqa: SLF001 - no public way
+    return vector
+
+
+def _checked_inputs(session: InferenceSession, inputs: Any) -> dict[str, np.ndarray[Any, Any]]:  # noqa: ANN401
+    if not isinstance(inputs, Mapping):
+        message = f"`inputs` must map names to arrays, not be a {type(inputs)}"
+        raise TypeError(message)
+    arrays = _checked("input", [*session.get_inputs(), *session.get_overridable_initializers()], inputs)
+    for argument in session.get_inputs():
+        if argument.name not in arrays and not argument.type.startswith("optional"):
+            message = f"input `{argument.name}` is missing: bind an array to it"
+            raise ValueError(message)
+    return arrays
+
+
+def _checked_outputs(session: InferenceSession, outputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    return _checked("output", session.get_outputs(), outputs)
+
+
+def _checked(role: str, declared: Sequence[Any], arrays: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    arguments = {argument.name: argument for argument in declared}
+    for name, array in arrays.items():
+        if name not in arguments:
+            raise _invalid_name(name, role)
+        argument = arguments[name]
+        spec = tensor_spec(name, argument.type, argument.shape)
+        reason = unbindable(role, name, spec.dtype, argument.type, array)
+        if reason is not None:
+            raise reason
+    return dict(arrays)
+
+
+def _output_names(session: InferenceSession, outputs: Any) -> list[str] | None:  # noqa: ANN401
+    if outputs is None:
+        return None
+    if isinstance(outputs, str):
+        message = "`outputs` must be a sequence of names or a mapping of names to arrays, not str"
+        raise TypeError(message)
+    names = list(outputs)
+    declared = {argument.name for argument in session.get_outputs()}
+    for name in names:
+        if name not in declared:
+            raise _invalid_name(name, "output")
+    return names
+
+
+def _invalid_name(name: object, role: str) -> Exception:
+    # onnxruntime writes no blank after the colon here, and one for inputs.
+    colon = ": " if role == "input" else ":"
+    message = f"[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Invalid {role} name{colon}{name}"
+    error: Exception = state.InvalidArgument(message)
+    return error

@@ -1,0 +1,97 @@
+"""Feeds that onnxruntime's Python package would misread, turned into ones that it reads right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+# Types whose str() cannot raise; onnxruntime crashes when the str() of an object does.
+_PLAIN: Final = frozenset({str, bytes, int, float, bool, complex, type(None)})
+
+# numpy takes no deeper list.
+_MAX_DEPTH: Final = 64
+
+
+def readable_feed(feed: Any, types: Mapping[str, str]) -> Any:  # noqa: ANN401 - onnxruntime checks the feed
+    """The feed, or a copy in which the arrays that onnxruntime misreads are replaced.
+
+    Args:
+        feed: Whatever was passed as `input_feed`.
+        types: onnxruntime's type string of every input.
+
+    Raises:
+        UnicodeDecodeError: An item of an `S` array is not UTF-8.
+        RuntimeError: Something is no array and looks like one to onnxruntime, which would crash.
+        Exception: Whatever the `str()` of an object among the strings raises.
+    """
+    if not isinstance(feed, Mapping):
+        return feed
+    replaced = {}
+    for name, value in feed.items():
+        if type(value) is np.ndarray and value.dtype.kind not in "SO" and value.dtype.isnative:
+            continue
+        other = _readable(value, types.get(name, ""))
+        if other is not value:
+            replaced[name] = other
+    return {**feed, **replaced} if replaced else feed
+
+
+def readable_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array, or a copy that onnxruntime reads right: bytes decoded as UTF-8, the machine's byte order.
+
+    Raises:
+        UnicodeDecodeError: An item of an `S` array is not UTF-8.
+    """
+    if array.dtype.kind == "S":
+        # numpy hands out each item without the NULs that pad it.
+        texts = np.empty(array.shape, dtype=object)
+        texts.reshape(-1)[:] = [item.decode() for item in array.ravel().tolist()]
+        return texts
+    if not array.dtype.isnative and array.dtype.names is None:
+        return array.astype(array.dtype.newbyteorder("="))
+    return array
+
+
+def _readable(value: Any, declared: str) -> Any:  # noqa: ANN401 - anything may be fed
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind == "O":
+            # Whatever the input is declared to be.
+            _try_str(value.ravel().tolist(), 0)
+        return readable_array(value)
+    if _looks_like_array(value):
+        message = f"Unable to handle object of type {type(value)}"
+        raise RuntimeError(message)
+    if not isinstance(value, list):
+        return value
+    if "seq(" in declared:
+        return _readable_sequence(value, declared)
+    if "string" in declared:
+        _try_str(value, 0)
+    return value
+
+
+def _readable_sequence(value: list[Any], declared: str) -> list[Any]:
+    if any(_looks_like_array(item) for item in value):
+        message = "CreateSequenceOfTensors: Input is not a tensor"
+        raise RuntimeError(message)
+    items = [_readable(item, declared) if isinstance(item, np.ndarray) else item for item in value]
+    same = all(item is other for item, other in zip(items, value, strict=True))
+    return value if same else items
+
+
+def _looks_like_array(value: object) -> bool:
+    # onnxruntime takes whatever has this attribute for an array, the class of arrays included.
+    return hasattr(value, "__array_finalize__") and not isinstance(value, np.ndarray)
+
+
+def _try_str(items: list[Any], depth: int) -> None:
+    for item in items:
+        if type(item) in _PLAIN:
+            continue
+        if isinstance(item, list):
+            if depth < _MAX_DEPTH:
+                _try_str(item, depth + 1)
+        else:
+            str(item)

@@ -1,0 +1,77 @@
+"""A histogram of durations."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from inferlite.metadata import Latency, Stats
+
+_SUB_BITS: Final = 3
+_SUBS: Final = 1 << _SUB_BITS
+_BUCKETS: Final = 64 * _SUBS
+_SECOND: Final = 1e9
+
+
+def bucket_of(nanoseconds: int) -> int:
+    """The bucket that holds a duration: eight to each power of two, so that its bounds are an eighth apart."""
+    if nanoseconds < _SUBS:
+        return nanoseconds
+    shift = nanoseconds.bit_length() - 1 - _SUB_BITS
+    return min((shift + 1) * _SUBS + ((nanoseconds >> shift) & (_SUBS - 1)), _BUCKETS - 1)
+
+
+def upper_bound_of(bucket: int) -> int:
+    """The longest duration of a bucket, in nanoseconds."""
+    octave, sub = divmod(bucket, _SUBS)
+    return sub if octave == 0 else ((_SUBS + sub + 1) << (octave - 1)) - 1
+
+
+class CallStats:
+    """What a model counts; any number of threads may record."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self._lock = threading.Lock()
+        self._buckets = [0] * _BUCKETS
+        self._count = 0
+        self._rows = 0
+        self._total = 0
+        self._max = 0
+
+    def record(self, nanoseconds: int, rows: int) -> None:
+        """Add a call that succeeded."""
+        bucket = bucket_of(nanoseconds)
+        with self._lock:
+            self._buckets[bucket] += 1
+            self._count += 1
+            self._rows += rows
+            self._total += nanoseconds
+            self._max = max(self._max, nanoseconds)
+
+    def snapshot(self) -> Stats:
+        """What has been recorded so far."""
+        with self._lock:
+            buckets, count, rows = self._buckets.copy(), self._count, self._rows
+            total, longest = self._total, self._max
+        if count == 0:
+            return Stats(0, 0, Latency(0, 0.0, 0.0, 0.0, 0.0, 0.0))
+
+        def percentile(percent: int) -> float:
+            rank = -(-count * percent // 100)
+            seen = 0
+            for bucket, held in enumerate(buckets):
+                seen += held
+                if seen >= rank:
+                    return min(upper_bound_of(bucket), longest) / _SECOND
+            return longest / _SECOND
+
+        latency = Latency(
+            count=count,
+            mean=total / count / _SECOND,
+            p50=percentile(50),
+            p95=percentile(95),
+            p99=percentile(99),
+            max=longest / _SECOND,
+        )
+        return Stats(count, rows, latency)

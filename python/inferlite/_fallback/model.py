@@ -1,0 +1,213 @@
+"""The friendly model on onnxruntime's session."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+import numpy as np
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+
+from inferlite._calls import Reader
+from inferlite._checks import NUMPY_DTYPES
+from inferlite._fallback.latency import CallStats
+from inferlite._fallback.session import InferenceSession
+from inferlite._fallback.threads import available_threads
+from inferlite.capabilities import refuse
+from inferlite.exceptions import InferliteError, InvalidInputError, ModelClosedError, ModelLoadError, ModelRunError
+from inferlite.metadata import DTYPES, Signature, TensorSpec, element_type
+from inferlite.options import copied
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    import onnxruntime
+
+    from inferlite.metadata import Stats
+
+_PREFIX: Final = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
+
+
+class Model:
+    """A loaded model; `inferlite.load` makes it.
+
+    Many threads may call one model at once.
+    """
+
+    def __init__(
+        self,
+        model: str | bytes,
+        *,
+        name: str,
+        session_options: onnxruntime.SessionOptions | None = None,
+        providers: Sequence[tuple[str, dict[str, str]]] = (),
+    ) -> None:
+        """Load a model.
+
+        Args:
+            model: The path or the content of a file.
+            name: What messages call the model; empty to take the graph's name.
+            session_options: Options; without a number of threads, the model gets as many as the process may keep busy.
+            providers: Execution providers with their options, highest precedence first.
+
+        Raises:
+            ModelLoadError: onnxruntime cannot load it.
+        """
+        options = copied(session_options)
+        if options is None:
+            options = session_options
+        elif options.intra_op_num_threads == 0:
+            options.intra_op_num_threads = available_threads()
+        try:
+            session = InferenceSession(model, options, list(providers) or None, enable_fallback=0)
+        except Exception as error:
+            message = f"model `{name or 'model'}` cannot be loaded: {_text(error)}"
+            raise ModelLoadError(message) from error
+        self._session: InferenceSession | None = session
+        self._name = name or session.get_modelmeta().graph_name or "model"
+        self._stats = CallStats()
+        outputs = session.get_outputs()
+        self._reader = Reader(
+            self._name,
+            [_described(argument) for argument in session.get_inputs()],
+            [_described(argument) for argument in outputs],
+            [_described(argument) for argument in session.get_overridable_initializers()],
+        )
+        self._unreadable = {argument.name: argument.type for argument in outputs if not _is_readable(argument.type)}
+        inputs = self._reader.signature.inputs
+        self._rows_input = inputs[0].name if inputs and _has_dynamic_rows(inputs[0]) else None
+
+    @property
+    def name(self) -> str:
+        """What messages call the model."""
+        return self._name
+
+    @property
+    def engine(self) -> Literal["onnxruntime"]:
+        """What runs the model."""
+        return "onnxruntime"
+
+    @property
+    def signature(self) -> Signature:
+        """What the model takes and gives."""
+        return self._reader.signature
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._session is None
+
+    def predict(
+        self,
+        inputs: Any = None,  # noqa: ANN401 - anything that can be an array
+        /,
+        *,
+        outputs: Sequence[str] | str | None = None,
+        **named: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401 - the model decides
+        """Run the model; calling the model does the same.
+
+        Args:
+            inputs: A mapping of values by name, or the value itself for a model that has one input. Arrays must have
+                the input's dtype; lists, tuples and Python's own numbers and strings are converted to it.
+            outputs: The names of the outputs to compute, or one name; None for all.
+            **named: The inputs by name, instead of a mapping.
+
+        Returns:
+            The output itself where one was computed, else a dict by name: new arrays, lists or dicts.
+
+        Raises:
+            InvalidInputError: An input is missing, unknown or does not fit, or an output is unknown.
+            ModelRunError: A node of the model fails.
+            ModelClosedError: `close()` was called before.
+            BackendUnavailableError: The model takes or gives tensors that onnxruntime's Python interface has not.
+
+        Example:
+            >>> y = model(x)  # doctest: +SKIP
+            >>> both = model({"a": a, "b": b})  # doctest: +SKIP
+            >>> score = model(a=a, b=b, outputs=["score"])  # doctest: +SKIP
+        """
+        # This reference keeps the session alive when another thread closes the model meanwhile.
+        session = self._session
+        if session is None:
+            message = f"model `{self._name}` is closed"
+            raise ModelClosedError(message)
+        feed = self._reader.feed(inputs, named)
+        wanted = self._reader.wanted(outputs)
+        for name in wanted:
+            if name in self._unreadable:
+                refuse("types_beyond_numpy", f"output `{name}` of type {_dtype(self._unreadable[name])}")
+        start = time.perf_counter_ns()
+        try:
+            results = session.run(wanted, feed)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise self._failure(error) from error
+        self._stats.record(time.perf_counter_ns() - start, self._rows(feed))
+        if len(wanted) == 1:
+            return results[0]
+        return dict(zip(wanted, results, strict=True))
+
+    __call__ = predict
+
+    def stats(self) -> Stats:
+        """What the model has counted since it was loaded."""
+        return self._stats.snapshot()
+
+    def close(self) -> None:
+        """Give the model's memory back once the calls under way have ended; later calls raise ModelClosedError."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        """The model itself, which the end of the block closes."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the model."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """The name, the engine, and whether the model is closed."""
+        state = ", closed" if self.closed else ""
+        return f"<inferlite.Model `{self._name}` on onnxruntime{state}>"
+
+    def _rows(self, feed: dict[str, Any]) -> int:
+        value = feed.get(self._rows_input) if self._rows_input is not None else None
+        return len(value) if isinstance(value, np.ndarray) else 1
+
+    def _failure(self, error: Exception) -> InferliteError:
+        text = _text(error)
+        # onnxruntime says InvalidArgument of a failing node too, and Fail of a string that is no UTF-8.
+        is_node = text.startswith("Non-zero status code")
+        is_text = text.startswith("<class 'Unicode")
+        is_runtime = type(error).__module__ == InvalidArgument.__module__
+        if not is_runtime or is_text or (isinstance(error, InvalidArgument) and not is_node):
+            return InvalidInputError(f"model `{self._name}` refuses its inputs: {text}")
+        return ModelRunError(f"model `{self._name}` failed: {text}")
+
+
+def _described(argument: Any) -> tuple[str, str, list[int | str | None]]:  # noqa: ANN401 - onnxruntime is untyped
+    return argument.name, argument.type, argument.shape
+
+
+def _has_dynamic_rows(spec: TensorSpec) -> bool:
+    return spec.shape is not None and not isinstance(spec.shape[0], int)
+
+
+def _is_readable(type_string: str) -> bool:
+    elements = re.findall(r"tensor\((\w+)\)", type_string)
+    return all(DTYPES.get(element) in NUMPY_DTYPES or element == "string" for element in elements)
+
+
+def _dtype(type_string: str) -> str:
+    element = element_type(type_string)
+    return type_string if element is None else DTYPES.get(element, element)
+
+
+def _text(error: Exception) -> str:
+    return _PREFIX.sub("", str(error), count=1).strip()

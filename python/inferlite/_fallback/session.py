@@ -1,0 +1,177 @@
+"""The drop-in session on onnxruntime's own."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
+
+from inferlite._fallback.bound import BoundCall
+from inferlite._fallback.feeds import readable_feed
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+_logger = logging.getLogger("inferlite")
+
+
+class InferenceSession(onnxruntime.InferenceSession):
+    """`onnxruntime.InferenceSession`, with `bind`, and right where onnxruntime is wrong.
+
+    Arrays of bytes and of another byte order are read as what they hold, and what onnxruntime prints about execution
+    providers goes to the logger `inferlite`.
+    """
+
+    _is_creating = False
+    # Where the providers are refused before onnxruntime has looked for substitutes.
+    _fallback_providers: Sequence[str] = ("CPUExecutionProvider",)
+
+    def __init__(
+        self,
+        path_or_bytes: str | bytes | os.PathLike[str],
+        sess_options: onnxruntime.SessionOptions | None = None,
+        providers: Sequence[str | tuple[str, dict[Any, Any]]] | None = None,
+        provider_options: Sequence[dict[Any, Any]] | None = None,
+        *,
+        hold_gil: bool = True,
+        **kwargs: Any,  # noqa: ANN401 - onnxruntime ignores what it does not know
+    ) -> None:
+        """Load a model.
+
+        Args:
+            path_or_bytes: The path of an ONNX or ORT file, or the content of one.
+            sess_options: Options, of inferlite's or of onnxruntime's class.
+            providers: Names of execution providers or (name, options) tuples, highest precedence first.
+            provider_options: One dict of options for each of `providers`, which are all names then.
+            hold_gil: Accepted for the native back end's sake and ignored.
+            **kwargs: onnxruntime's `enable_fallback`, `disabled_optimizers` and `read_config_from_model`.
+
+        Raises:
+            TypeError: `path_or_bytes` or `sess_options` is of another type.
+            onnxruntime.capi.onnxruntime_pybind11_state.Fail: The model cannot be loaded; and the other classes of
+                onnxruntime, as there.
+        """
+        del hold_gil
+        self._may_fall_back = int(kwargs.get("enable_fallback", 1)) == 1
+        self._is_creating = True
+        try:
+            # onnxruntime's own way to fall back prints to standard output; `_create_inference_session` does it here.
+            super().__init__(
+                path_or_bytes, sess_options, providers, provider_options, **{**kwargs, "enable_fallback": 0}
+            )
+        finally:
+            self._is_creating = False
+        declared = (*self.get_inputs(), *self.get_overridable_initializers())
+        self._input_types = {argument.name: argument.type for argument in declared}
+        self._output_names = [argument.name for argument in self.get_outputs()]
+        self._passed_through = self._input_types.keys() & set(self._output_names)
+
+    def _create_inference_session(
+        self,
+        providers: Any,  # noqa: ANN401 - onnxruntime checks it
+        provider_options: Any,  # noqa: ANN401
+        disabled_optimizers: Any = None,  # noqa: ANN401
+    ) -> None:
+        create = super()._create_inference_session
+        if not (self._is_creating and self._may_fall_back):
+            create(providers, provider_options, disabled_optimizers)
+            return
+        try:
+            create(providers, provider_options, disabled_optimizers)
+        except (ValueError, RuntimeError) as error:
+            substitutes = list(self._fallback_providers)
+            _logger.warning("providers %s cannot be used (%s): falling back to %s", providers, error, substitutes)
+            try:
+                create(substitutes, None)
+            except Exception as fallback_error:
+                raise fallback_error from error
+            self._may_fall_back = False
+
+    @property
+    def engine(self) -> Literal["onnxruntime"]:
+        """What runs the model."""
+        return "onnxruntime"
+
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: onnxruntime.RunOptions | None = None,
+    ) -> list[Any]:
+        """Run the model.
+
+        Args:
+            output_names: The outputs to compute, in this order; None or empty for all.
+            input_feed: A value for every input, by name.
+            run_options: Options of this run.
+
+        Returns:
+            One entry for each output: an array, a list, a dict or None.
+
+        Raises:
+            ValueError: An input is missing.
+            onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument: An input does not fit; and the other classes
+                of onnxruntime, as there.
+        """
+        feed = readable_feed(input_feed, self._input_types)
+        results: list[Any]
+        try:
+            results = super().run(output_names, feed, run_options)
+        except EPFail as error:
+            if not self._may_fall_back:
+                raise
+            substitutes = self._fallback_providers
+            _logger.warning("providers %s failed (%s): falling back to %s", self._providers, error, substitutes)
+            self.set_providers(substitutes)
+            self._may_fall_back = False
+            results = super().run(output_names, feed, run_options)
+        if not self._passed_through:
+            return results
+        names = output_names or self._output_names
+        return [
+            _own(value) if name in self._passed_through else value for name, value in zip(names, results, strict=True)
+        ]
+
+    def bind(self, inputs: Mapping[str, Any], outputs: Sequence[str] | Mapping[str, Any] | None = None) -> BoundCall:
+        """Bind arrays to the inputs, and to outputs, for many calls.
+
+        Args:
+            inputs: An array for every input, by name: C-contiguous, aligned, of numbers or bool in the machine's byte
+                order, and of the input's dtype. Every call reads them again.
+            outputs: None for all outputs in new arrays, names for these in new arrays, or writable C-contiguous arrays
+                by name, which every call overwrites and returns.
+
+        Returns:
+            The call; it takes no arguments and returns a list.
+
+        Raises:
+            ValueError: An input is missing, or an array cannot be bound.
+            onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument: There is no such input or output.
+
+        Example:
+            >>> call = session.bind({"x": x})  # doctest: +SKIP
+            >>> (y,) = call()  # doctest: +SKIP
+        """
+        return BoundCall(self, inputs, outputs)
+
+    def disable_fallback(self) -> None:
+        """Let a failing execution provider fail the run."""
+        self._may_fall_back = False
+
+    def enable_fallback(self) -> None:
+        """Let a run whose execution provider fails be repeated on the providers to fall back to."""
+        super().enable_fallback()
+        # onnxruntime's own flag stays down: it prints.
+        self._enable_fallback = False
+        self._may_fall_back = True
+
+
+def _own(value: Any) -> Any:  # noqa: ANN401 - whatever the model gives
+    """The value in memory that no one else has; some releases of onnxruntime hand an input's own memory back."""
+    if isinstance(value, list):
+        return [_own(item) for item in value]
+    return value.copy() if isinstance(value, np.ndarray) else value

@@ -1,0 +1,78 @@
+"""What each back end can do; tests hold this table true."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from inferlite.exceptions import BackendUnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """One thing that not every back end can do.
+
+    Attributes:
+        native: Whether the native back end can do it.
+        python: Whether the pure-Python back end can do it.
+        reason: Why a back end cannot, and what to do instead.
+    """
+
+    native: bool
+    python: bool
+    reason: str
+
+
+CAPABILITIES: Final = {
+    "session": Capability(native=True, python=True, reason="both back ends have `InferenceSession`"),
+    "model": Capability(native=True, python=True, reason="both back ends have `load` and `Model`"),
+    "bind": Capability(native=True, python=True, reason="both back ends have `InferenceSession.bind`"),
+    "native_engine": Capability(
+        native=False,
+        python=False,
+        reason='the native engine is not there yet: pass `engine="auto"` or `engine="onnxruntime"`',
+    ),
+    "types_beyond_numpy": Capability(
+        native=False,
+        python=False,
+        reason="numpy has no bfloat16, float8, float4, int4 and int2, and complex tensors do not pass either",
+    ),
+    "hold_gil": Capability(
+        native=True,
+        python=False,
+        reason="onnxruntime's Python interface always releases the GIL for a run: `hold_gil` is accepted and ignored",
+    ),
+    "gil_free_creation": Capability(
+        native=True,
+        python=False,
+        reason="onnxruntime's Python interface holds the GIL while it loads a model",
+    ),
+    "config_from_model": Capability(
+        native=False,
+        python=True,
+        reason="set the environment variable ORT_LOAD_CONFIG_FROM_MODEL=1, which every back end reads",
+    ),
+    "session_objects": Capability(
+        native=False,
+        python=True,
+        reason=(
+            "initializers, providers, adapters and callbacks that live in the onnxruntime package cannot be handed to "
+            "another copy of the runtime: set INFERLITE_BACKEND=python"
+        ),
+    ),
+}
+"""What inferlite can do, by name, and on which back end."""
+
+
+def refuse(capability: str, subject: str) -> NoReturn:
+    """Refuse something that the active back end lacks.
+
+    Args:
+        capability: The name in `CAPABILITIES`.
+        subject: What was asked for, such as ``"`SessionOptions.add_initializer`"``.
+
+    Raises:
+        BackendUnavailableError: Always; it says the reason.
+    """
+    message = f"{subject} is not available: {CAPABILITIES[capability].reason}"
+    raise BackendUnavailableError(message)

@@ -1,0 +1,211 @@
+"""What models and sessions say about themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+DTYPES: Final = {
+    "float": "float32",
+    "uint8": "uint8",
+    "int8": "int8",
+    "uint16": "uint16",
+    "int16": "int16",
+    "int32": "int32",
+    "int64": "int64",
+    "string": "string",
+    "bool": "bool",
+    "float16": "float16",
+    "double": "float64",
+    "uint32": "uint32",
+    "uint64": "uint64",
+    "complex64": "complex64",
+    "complex128": "complex128",
+    "bfloat16": "bfloat16",
+    "float8e4m3fn": "float8_e4m3fn",
+    "float8e4m3fnuz": "float8_e4m3fnuz",
+    "float8e5m2": "float8_e5m2",
+    "float8e5m2fnuz": "float8_e5m2fnuz",
+    "uint4": "uint4",
+    "int4": "int4",
+    "float4e2m1": "float4_e2m1fn",
+    "uint2": "uint2",
+    "int2": "int2",
+    "float8e8m0": "float8_e8m0fnu",
+}
+"""onnxruntime's name of an element type, and the name that numpy or ml_dtypes gives it."""
+
+
+class NodeArg:
+    """An input or output of a session, as `onnxruntime.NodeArg`.
+
+    Attributes:
+        name: The name.
+        type: onnxruntime's type string, such as `tensor(float)` or `seq(map(string,tensor(float)))`.
+        shape: One entry for each axis: a number, a symbolic name, or None; empty for a scalar and where the model
+            declares no shape.
+    """
+
+    __slots__ = ("_name", "_shape", "_type")
+
+    def __init__(self, name: str, type_string: str, shape: list[int | str | None]) -> None:
+        """Describe one input or output; sessions make these."""
+        self._name = name
+        self._type = type_string
+        self._shape = shape
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        return self._name
+
+    @property
+    def type(self) -> str:
+        """onnxruntime's type string."""
+        return self._type
+
+    @property
+    def shape(self) -> list[int | str | None]:
+        """A new list with one entry for each axis: a number, a symbolic name, or None."""
+        return list(self._shape)
+
+    def __str__(self) -> str:
+        """The form that onnxruntime prints."""
+        return f"NodeArg(name='{self._name}', type='{self._type}', shape={self._shape})"
+
+
+class ModelMetadata:
+    """What a model says about itself, as `onnxruntime.ModelMetadata`.
+
+    Attributes may be set, to a value of their own type; a session's model does not change by that.
+    """
+
+    custom_metadata_map: dict[str, str]
+    description: str
+    domain: str
+    graph_description: str
+    graph_name: str
+    producer_name: str
+    version: int
+
+    __slots__ = (
+        "custom_metadata_map",
+        "description",
+        "domain",
+        "graph_description",
+        "graph_name",
+        "producer_name",
+        "version",
+    )
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        """Take a value for every attribute; sessions make these."""
+        for name in self.__slots__:
+            setattr(self, name, values[name])
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute.
+
+        Raises:
+            TypeError: The value is not of the attribute's type.
+            AttributeError: There is no attribute of this name.
+        """
+        wanted = {"custom_metadata_map": dict, "version": int}.get(name, str)
+        if name in self.__slots__ and not isinstance(value, wanted):
+            message = f"`{name}` takes {wanted.__name__}, not {type(value).__name__}"
+            raise TypeError(message)
+        super().__setattr__(name, value)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    Attributes:
+        name: The name.
+        dtype: The element type as numpy or ml_dtypes calls it (`float32`, `bool`, `bfloat16`), `string` for strings;
+            for what is not a tensor, onnxruntime's type string (`seq(map(string,tensor(float)))`).
+        shape: One entry for each axis: a number, a symbolic name, or None for an axis of which nothing is known.
+            None as a whole where the model declares no axes: a scalar, no shape at all, or not a tensor.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model takes and gives, in its own order.
+
+    Attributes:
+        inputs: The inputs that a call passes. Initializers that a call may override are not among them.
+        outputs: The outputs.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long the successful calls of a model took, in seconds; everything is 0 before the first.
+
+    Attributes:
+        count: How many calls were timed.
+        mean: Their mean.
+        p50: The median; this and the other percentiles are at most an eighth too high, never too low.
+        p95: The 95th percentile.
+        p99: The 99th percentile.
+        max: The longest call.
+    """
+
+    count: int
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a model has counted since it was loaded.
+
+    Attributes:
+        calls: Calls that succeeded.
+        rows: Rows over those calls: the extent of axis 0 of the first input where that axis is dynamic, else 1 a call.
+        latency: How long they took.
+    """
+
+    calls: int
+    rows: int
+    latency: Latency
+
+
+def tensor_spec(name: str, type_string: str, shape: list[int | str | None]) -> TensorSpec:
+    """The `TensorSpec` for what a session says about an input or output.
+
+    Example:
+        >>> tensor_spec("x", "tensor(float)", ["batch", 4])
+        TensorSpec(name='x', dtype='float32', shape=('batch', 4))
+    """
+    element = element_type(type_string)
+    if element is None:
+        return TensorSpec(name, type_string, None)
+    # A scalar and a tensor without a declared shape look alike here, and onnxruntime checks neither.
+    # A negative number in a model stands for an axis of any extent.
+    axes = tuple(None if isinstance(dim, int) and dim < 0 else dim for dim in shape)
+    return TensorSpec(name, DTYPES.get(element, element), axes or None)
+
+
+def element_type(type_string: str) -> str | None:
+    """onnxruntime's name of the element type of a dense tensor; None for every other type.
+
+    Example:
+        >>> element_type("tensor(double)")
+        'double'
+    """
+    if not (type_string.startswith("tensor(") and type_string.endswith(")")):
+        return None
+    return type_string.removeprefix("tensor(").removesuffix(")")

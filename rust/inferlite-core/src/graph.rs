@@ -1,0 +1,556 @@
+//! Reading an ONNX file: who made it, which operators it uses, and what the shapes of its inputs settle.
+//!
+//! Only the fields below are decoded; everything else, the weights above all, is skipped in place. The field numbers
+//! are those of `onnx.proto3`.
+
+use std::collections::{BTreeMap, HashSet};
+
+use prost::Message;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A model file.
+#[derive(Clone, PartialEq, Message)]
+pub struct ModelFile {
+    /// The version of the file format.
+    #[prost(int64, tag = "1")]
+    pub ir_version: i64,
+    /// The tool that wrote the file.
+    #[prost(string, tag = "2")]
+    pub producer_name: String,
+    /// That tool's version.
+    #[prost(string, tag = "3")]
+    pub producer_version: String,
+    /// The graph; absent in a file that is no model.
+    #[prost(message, optional, tag = "7")]
+    pub graph: Option<Graph>,
+    /// The operator sets that the graph is written in.
+    #[prost(message, repeated, tag = "8")]
+    pub opset_import: Vec<OperatorSet>,
+    /// What the producer has noted down.
+    #[prost(message, repeated, tag = "14")]
+    pub metadata_props: Vec<Entry>,
+    /// Functions that stand for operators.
+    #[prost(message, repeated, tag = "25")]
+    pub functions: Vec<Function>,
+}
+
+/// A key and its value.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Entry {
+    /// The key.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// The value.
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+
+/// An operator set and its version.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct OperatorSet {
+    /// The domain; empty for ONNX's own.
+    #[prost(string, tag = "1")]
+    pub domain: String,
+    /// The version.
+    #[prost(int64, tag = "2")]
+    pub version: i64,
+}
+
+/// A graph, or the body of an operator such as `If`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Graph {
+    /// The nodes.
+    #[prost(message, repeated, tag = "1")]
+    pub node: Vec<Node>,
+    /// The graph's name.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// The weights, of which only the names are read.
+    #[prost(message, repeated, tag = "5")]
+    pub initializer: Vec<Initializer>,
+    /// The inputs; an initializer among them may be overridden by a call.
+    #[prost(message, repeated, tag = "11")]
+    pub input: Vec<ValueInfo>,
+    /// The outputs.
+    #[prost(message, repeated, tag = "12")]
+    pub output: Vec<ValueInfo>,
+}
+
+/// A weight; its numbers are skipped.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Initializer {
+    /// The name.
+    #[prost(string, tag = "8")]
+    pub name: String,
+}
+
+/// A node: one use of an operator.
+#[derive(Clone, PartialEq, Message)]
+pub struct Node {
+    /// The names of what it takes; empty for an optional input that is left out.
+    #[prost(string, repeated, tag = "1")]
+    pub input: Vec<String>,
+    /// The names of what it gives.
+    #[prost(string, repeated, tag = "2")]
+    pub output: Vec<String>,
+    /// The operator's name.
+    #[prost(string, tag = "4")]
+    pub op_type: String,
+    /// The attributes.
+    #[prost(message, repeated, tag = "5")]
+    pub attribute: Vec<Attribute>,
+    /// The operator's domain; empty for ONNX's own.
+    #[prost(string, tag = "7")]
+    pub domain: String,
+}
+
+/// An attribute: an integer or the graphs that a node may run.
+#[derive(Clone, PartialEq, Message)]
+pub struct Attribute {
+    /// The attribute's name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// An integer.
+    #[prost(int64, tag = "3")]
+    pub i: i64,
+    /// One graph.
+    #[prost(message, optional, tag = "6")]
+    pub g: Option<Graph>,
+    /// Several graphs.
+    #[prost(message, repeated, tag = "11")]
+    pub graphs: Vec<Graph>,
+    /// Which of the fields is meant: 2 is the integer.
+    #[prost(int32, tag = "20")]
+    pub r#type: i32,
+}
+
+/// A function: an operator written as nodes.
+#[derive(Clone, PartialEq, Message)]
+pub struct Function {
+    /// The operator's name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// The nodes.
+    #[prost(message, repeated, tag = "7")]
+    pub node: Vec<Node>,
+    /// The operator's domain.
+    #[prost(string, tag = "10")]
+    pub domain: String,
+}
+
+/// A named value of a graph.
+#[derive(Clone, PartialEq, Message)]
+pub struct ValueInfo {
+    /// The name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// The type.
+    #[prost(message, optional, tag = "2")]
+    pub r#type: Option<Type>,
+}
+
+/// A type; only sequences of tensors are told apart.
+#[derive(Clone, PartialEq, Message)]
+pub struct Type {
+    /// Set for a tensor.
+    #[prost(message, optional, tag = "1")]
+    pub tensor_type: Option<TensorType>,
+    /// Set for a sequence.
+    #[prost(message, optional, boxed, tag = "4")]
+    pub sequence_type: Option<Box<SequenceType>>,
+}
+
+/// A tensor's type.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct TensorType {
+    /// The number of the element type.
+    #[prost(int32, tag = "1")]
+    pub elem_type: i32,
+}
+
+/// A sequence's type.
+#[derive(Clone, PartialEq, Message)]
+pub struct SequenceType {
+    /// The type of an element.
+    #[prost(message, optional, boxed, tag = "1")]
+    pub elem_type: Option<Box<Type>>,
+}
+
+/// Operators of ONNX whose outputs get their shapes from the shapes of the inputs and from attributes, never from
+/// values, and that give the same answer every time.
+const SHAPED_BY_SHAPES: [&str; 91] = [
+    "Abs",
+    "Acos",
+    "Acosh",
+    "Add",
+    "And",
+    "ArgMax",
+    "ArgMin",
+    "ArrayFeatureExtractor",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "AveragePool",
+    "BatchNormalization",
+    "Binarizer",
+    "Cast",
+    "Ceil",
+    "Celu",
+    "Clip",
+    "Concat",
+    "Constant",
+    "Conv",
+    "Cos",
+    "Cosh",
+    "Div",
+    "Elu",
+    "Equal",
+    "Erf",
+    "Exp",
+    "FeatureVectorizer",
+    "Flatten",
+    "Floor",
+    "Gather",
+    "GatherElements",
+    "Gelu",
+    "Gemm",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Greater",
+    "GreaterOrEqual",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "Imputer",
+    "InstanceNormalization",
+    "IsInf",
+    "IsNaN",
+    "LRN",
+    "LayerNormalization",
+    "LeakyRelu",
+    "Less",
+    "LessOrEqual",
+    "LinearClassifier",
+    "LinearRegressor",
+    "Log",
+    "LogSoftmax",
+    "MatMul",
+    "Max",
+    "MaxPool",
+    "Mean",
+    "Min",
+    "Mod",
+    "Mul",
+    "Neg",
+    "Normalizer",
+    "Not",
+    "Or",
+    "PRelu",
+    "Pow",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "SVMClassifier",
+    "SVMRegressor",
+    "Scaler",
+    "Shape",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Size",
+    "Softmax",
+    "Softplus",
+    "Sqrt",
+    "Sub",
+    "Sum",
+    "Tanh",
+    "Transpose",
+    "TreeEnsembleClassifier",
+    "TreeEnsembleRegressor",
+    "Where",
+    "Xor",
+];
+
+/// Operators of which the same holds as long as every input but the first is known before the run: axes, sizes, a shape.
+const SHAPED_BY_PARAMETERS: [&str; 20] = [
+    "ConstantOfShape",
+    "Expand",
+    "Pad",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Tile",
+    "TopK",
+    "Unsqueeze",
+];
+
+impl ModelFile {
+    /// Decodes a file; an error if it is no ONNX model.
+    pub fn read(bytes: &[u8]) -> Result<Self> {
+        let model = Self::decode(bytes)
+            .map_err(|error| Error::new(ErrorKind::InvalidProtobuf, format!("not an ONNX model: {error}")))?;
+        if model.graph.is_none() {
+            return Err(Error::new(
+                ErrorKind::InvalidProtobuf,
+                "not an ONNX model: there is no graph in it",
+            ));
+        }
+        Ok(model)
+    }
+
+    /// How often each operator is used, in graphs, their bodies and functions.
+    #[must_use]
+    pub fn operators(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        self.visit(&mut |node| {
+            let name = if node.domain.is_empty() {
+                node.op_type.clone()
+            } else {
+                format!("{}::{}", node.domain, node.op_type)
+            };
+            *counts.entry(name).or_default() += 1;
+        });
+        counts
+    }
+
+    /// Whether the shapes of the inputs settle everything but the numbers: the shapes of all values, and with them how
+    /// long a run takes.
+    ///
+    /// False for every model of which that is not plain to see: loops, branches, functions, operators that are not
+    /// ONNX's own, random numbers, shapes that are computed from values.
+    #[must_use]
+    pub fn is_settled_by_shapes(&self) -> bool {
+        let Some(graph) = &self.graph else { return false };
+        if !self.functions.is_empty() {
+            return false;
+        }
+        // What is known as soon as the shapes of the inputs are.
+        let mut known: HashSet<&str> = graph.initializer.iter().map(|weight| weight.name.as_str()).collect();
+        for input in &graph.input {
+            known.remove(input.name.as_str());
+        }
+        known.insert("");
+        // Nodes come in the order in which they run.
+        graph.node.iter().all(|node| {
+            let operator = node.op_type.as_str();
+            let is_known = |name: &String| known.contains(name.as_str());
+            let is_onnx = matches!(node.domain.as_str(), "" | "ai.onnx" | "ai.onnx.ml");
+            // The only input of this one is a shape.
+            let first = usize::from(operator != "ConstantOfShape");
+            let is_settled = SHAPED_BY_SHAPES.contains(&operator)
+                || (SHAPED_BY_PARAMETERS.contains(&operator) && node.input.iter().skip(first).all(is_known));
+            if matches!(operator, "Shape" | "Size") || node.input.iter().all(is_known) {
+                known.extend(node.output.iter().map(String::as_str));
+            }
+            is_onnx && is_settled
+        })
+    }
+
+    fn visit(&self, see: &mut dyn FnMut(&Node)) {
+        if let Some(graph) = &self.graph {
+            visit_nodes(&graph.node, see);
+        }
+        for function in &self.functions {
+            visit_nodes(&function.node, see);
+        }
+    }
+}
+
+// prost refuses messages nested deeper than 100, so this recursion is bounded.
+fn visit_nodes(nodes: &[Node], see: &mut dyn FnMut(&Node)) {
+    for node in nodes {
+        see(node);
+        for attribute in &node.attribute {
+            for graph in attribute.g.iter().chain(&attribute.graphs) {
+                visit_nodes(&graph.node, see);
+            }
+        }
+    }
+}
+
+/// A model of one node that gives an empty sequence of tensors of this element type.
+///
+/// The runtime's C interface cannot make an empty sequence; running this model does.
+#[must_use]
+pub fn empty_sequence_model(elem_type: i32) -> Vec<u8> {
+    const INTEGER: i32 = 2;
+    let tensor = Type {
+        tensor_type: Some(TensorType { elem_type }),
+        sequence_type: None,
+    };
+    let sequence = Type {
+        tensor_type: None,
+        sequence_type: Some(Box::new(SequenceType {
+            elem_type: Some(Box::new(tensor)),
+        })),
+    };
+    let dtype = Attribute {
+        name: "dtype".into(),
+        i: i64::from(elem_type),
+        r#type: INTEGER,
+        ..Attribute::default()
+    };
+    let node = Node {
+        op_type: "SequenceEmpty".into(),
+        output: vec!["empty".into()],
+        attribute: vec![dtype],
+        ..Node::default()
+    };
+    let graph = Graph {
+        name: "empty".into(),
+        node: vec![node],
+        output: vec![ValueInfo {
+            name: "empty".into(),
+            r#type: Some(sequence),
+        }],
+        ..Graph::default()
+    };
+    let opset = OperatorSet {
+        domain: String::new(),
+        version: 11,
+    };
+    ModelFile {
+        ir_version: 8,
+        graph: Some(graph),
+        opset_import: vec![opset],
+        ..ModelFile::default()
+    }
+    .encode_to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn node(op_type: &str) -> Node {
+        Node {
+            op_type: op_type.into(),
+            ..Node::default()
+        }
+    }
+
+    fn model(nodes: Vec<Node>) -> ModelFile {
+        ModelFile {
+            graph: Some(Graph {
+                node: nodes,
+                ..Graph::default()
+            }),
+            ..ModelFile::default()
+        }
+    }
+
+    fn step(op_type: &str, input: &[&str], output: &str) -> Node {
+        let names = input.iter().map(|&name| name.to_owned()).collect();
+        Node {
+            input: names,
+            output: vec![output.into()],
+            ..node(op_type)
+        }
+    }
+
+    fn settled(nodes: Vec<Node>) -> bool {
+        let mut file = model(nodes);
+        let graph = file.graph.as_mut().expect("it was just made");
+        graph.initializer = ["w", "overridable"]
+            .map(|name| Initializer { name: name.into() })
+            .into();
+        graph.input = ["x", "overridable"]
+            .map(|name| ValueInfo {
+                name: name.into(),
+                r#type: None,
+            })
+            .into();
+        file.is_settled_by_shapes()
+    }
+
+    #[test]
+    fn shapes_settle_a_chain_of_plain_operators() {
+        assert!(settled(vec![step("Gemm", &["x", "w"], "h"), step("Relu", &["h"], "y")]));
+    }
+
+    #[test]
+    fn shapes_do_not_settle_loops_functions_foreign_operators_and_random_numbers() {
+        assert!(!settled(vec![step("Loop", &["x"], "y")]));
+        assert!(!settled(vec![step("RandomNormalLike", &["x"], "y")]));
+        assert!(!settled(vec![Node {
+            domain: "mine".into(),
+            ..step("Relu", &["x"], "y")
+        }]));
+        let function = Function {
+            name: "Relu".into(),
+            ..Function::default()
+        };
+        let file = ModelFile {
+            functions: vec![function],
+            ..model(vec![node("Relu")])
+        };
+        assert!(!file.is_settled_by_shapes());
+    }
+
+    #[test]
+    fn a_shape_may_come_from_a_weight_or_from_shapes_but_not_from_values() {
+        let reshape = |shape| step("Reshape", &["x", shape], "y");
+        assert!(settled(vec![reshape("w")]));
+        assert!(!settled(vec![reshape("x")]));
+        assert!(!settled(vec![reshape("overridable")]));
+        assert!(settled(vec![step("Constant", &[], "c"), reshape("c")]));
+        assert!(settled(vec![
+            step("Shape", &["x"], "s"),
+            step("Gather", &["s", "w"], "t"),
+            reshape("t")
+        ]));
+        assert!(!settled(vec![
+            step("Shape", &["x"], "s"),
+            step("Add", &["s", "x"], "t"),
+            reshape("t")
+        ]));
+        assert!(!settled(vec![step("ConstantOfShape", &["x"], "y")]));
+        assert!(settled(vec![step("ConstantOfShape", &["w"], "y")]));
+    }
+
+    #[test]
+    fn operators_are_counted_with_their_domain() {
+        let foreign = Node {
+            domain: "mine".into(),
+            ..node("Op")
+        };
+        let counts = model(vec![node("Relu"), node("Relu"), foreign]).operators();
+        assert_eq!(
+            counts,
+            BTreeMap::from([("Relu".to_owned(), 2), ("mine::Op".to_owned(), 1)])
+        );
+    }
+
+    #[test]
+    fn what_is_no_model_is_refused() {
+        assert!(ModelFile::read(b"").is_err());
+        assert!(ModelFile::read(b"not a model at all").is_err());
+    }
+
+    #[test]
+    fn the_empty_sequence_model_can_be_read_back() {
+        let file = ModelFile::read(&empty_sequence_model(1)).expect("it was just written");
+        assert_eq!(file.operators(), BTreeMap::from([("SequenceEmpty".to_owned(), 1)]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = ModelFile::read(&bytes).map(|file| (file.operators(), file.is_settled_by_shapes()));
+        }
+    }
+}

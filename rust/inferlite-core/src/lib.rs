@@ -1,0 +1,19 @@
+//! The core of inferlite: one path from a caller's arrays to an engine and back.
+//!
+//! Nothing here names Python, an HTTP server or an async runtime. A caller builds [`Feed`]s over memory it keeps
+//! alive, hands them to a [`Model`], and receives [`Value`]s that own what they point to.
+
+pub mod error;
+pub mod fork;
+pub mod graph;
+pub mod model;
+pub mod pace;
+pub mod runtime;
+pub mod stats;
+pub mod tensor;
+pub mod threads;
+
+pub use error::{Error, ErrorKind, Result};
+pub use model::Model;
+pub use runtime::{Call, Engine, Feed, Input, Outputs};
+pub use tensor::{Dtype, Tensor, TensorView, Value};

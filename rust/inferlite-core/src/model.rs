@@ -1,0 +1,137 @@
+//! The one path that every caller takes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::pace::Pace;
+use crate::runtime::{Call, Engine, Input, Outputs, Signature};
+use crate::stats::CallStats;
+
+/// An engine under a name, with what it has learned about its runs.
+#[derive(Debug)]
+pub struct Model {
+    name: String,
+    engine: Box<dyn Engine>,
+    stats: Option<Arc<CallStats>>,
+    pace: Pace,
+    is_straight_line: bool,
+    detached: AtomicUsize,
+}
+
+impl Model {
+    /// A model that runs on `engine`, and counts its calls where there are `stats`.
+    #[must_use]
+    pub fn new(name: String, engine: Box<dyn Engine>, stats: Option<Arc<CallStats>>) -> Self {
+        let is_straight_line = engine.is_straight_line();
+        Self {
+            name,
+            engine,
+            stats,
+            pace: Pace::default(),
+            is_straight_line,
+            detached: AtomicUsize::new(0),
+        }
+    }
+
+    /// The name that messages use.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the model takes and gives.
+    #[inline]
+    #[must_use]
+    pub fn signature(&self) -> &Signature {
+        self.engine.signature()
+    }
+
+    /// The engine underneath.
+    #[inline]
+    #[must_use]
+    pub fn engine(&self) -> &dyn Engine {
+        &*self.engine
+    }
+
+    /// Runs the model, and gives the outputs that the call asks for, in its order.
+    #[inline]
+    pub fn run(&self, call: &Call<'_>) -> Result<Outputs<'_>> {
+        let elements = if self.is_straight_line { call.elements() } else { 0 };
+        let Some(start) = self.start(elements) else {
+            return self.engine.run(call);
+        };
+        let outputs = self.engine.run(call)?;
+        let took = start.elapsed();
+        self.took(elements, took);
+        if let Some(stats) = &self.stats {
+            stats.latency.record(took);
+            stats.rows.fetch_add(self.rows(call), Ordering::Relaxed);
+        }
+        Ok(outputs)
+    }
+
+    /// The time, if the next run, of so many input elements, has to be timed.
+    #[inline]
+    #[must_use]
+    pub fn start(&self, elements: usize) -> Option<Instant> {
+        let is_due = self.stats.is_some() || (self.is_straight_line && self.pace.is_due(elements));
+        is_due.then(Instant::now)
+    }
+
+    /// Takes note of how long a run of so many input elements took.
+    #[inline]
+    pub fn took(&self, elements: usize, duration: Duration) {
+        if self.is_straight_line {
+            self.pace.record(elements, duration);
+        }
+    }
+
+    /// Whether a run of so many input elements is over sooner than an interpreter's lock can be handed to another
+    /// thread and back, and cannot wait for anyone.
+    ///
+    /// True only for an engine whose run is a straight line on the calling thread, for sizes whose 99.9th percentile
+    /// is quick, and while no run that gave the lock away is under way, which could hold a lock of the runtime.
+    #[inline]
+    #[must_use]
+    pub fn is_inline(&self, elements: usize) -> bool {
+        self.is_straight_line && self.pace.is_quick(elements) && self.detached.load(Ordering::Relaxed) == 0
+    }
+
+    /// Counts a run that gave the interpreter's lock away, until the guard is dropped.
+    #[inline]
+    pub fn detach(&self) -> Detached<'_> {
+        self.detached.fetch_add(1, Ordering::Relaxed);
+        Detached(&self.detached)
+    }
+
+    fn rows(&self, call: &Call<'_>) -> u64 {
+        if !self
+            .signature()
+            .inputs
+            .first()
+            .is_some_and(|input| input.has_dynamic_rows)
+        {
+            return 1;
+        }
+        let first = call.feeds.iter().find(|feed| feed.index == 0);
+        let shape = first.and_then(|feed| match &feed.value {
+            Input::Tensor(view) => Some(view.shape()),
+            Input::Value(value) => value.shape(),
+        });
+        shape
+            .and_then(<[i64]>::first)
+            .map_or(1, |&rows| u64::try_from(rows).unwrap_or(0))
+    }
+}
+
+/// A run that other threads of the interpreter may overtake.
+#[derive(Debug)]
+pub struct Detached<'a>(&'a AtomicUsize);
+
+impl Drop for Detached<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

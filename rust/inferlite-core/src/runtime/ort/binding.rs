@@ -1,0 +1,200 @@
+#![expect(unsafe_code, reason = "the C interface of ONNX Runtime")]
+//! A call whose arrays are named once and read again by every run.
+
+use std::ffi::c_char;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ort_sys::OrtValue;
+
+use super::api::Handle;
+use super::engine::OrtEngine;
+use super::frame::{COPIED_BYTES, Slot, overlaps};
+use super::library::release_value;
+use super::value::{ValueHandle, borrow_tensor, from_runtime};
+use crate::error::Result;
+use crate::runtime::{Output, Outputs};
+use crate::tensor::{TensorView, Value};
+
+/// An output that a binding asks for.
+#[derive(Debug)]
+pub struct Fetch {
+    /// Its index in [`crate::runtime::Signature::outputs`].
+    pub index: usize,
+    /// The memory that every run overwrites; without it, every run makes new memory.
+    pub into: Option<TensorView>,
+}
+
+/// Inputs, and perhaps outputs, that stay where they are from run to run.
+#[derive(Debug)]
+pub struct Binding {
+    engine: Arc<OrtEngine>,
+    names: Vec<*const c_char>,
+    views: Vec<TensorView>,
+    inputs: Vec<*const OrtValue>,
+    output_names: Vec<*const c_char>,
+    /// The values over the caller's memory, null where a run makes them.
+    given: Vec<*mut OrtValue>,
+    places: Vec<*mut OrtValue>,
+    /// Places for the outputs that were not given any, once a run has shown how large they are; empty before.
+    expected: Vec<Option<Slot>>,
+    _values: Vec<ValueHandle>,
+}
+
+// SAFETY: the pointers are to the engine's names and to values that the binding owns; a run takes `&mut self`.
+unsafe impl Send for Binding {}
+// SAFETY: nothing can be done through `&self`.
+unsafe impl Sync for Binding {}
+
+impl Binding {
+    /// Binds inputs, by their index in the signature, and outputs.
+    ///
+    /// # Safety
+    /// The memory of every view must stay valid for as long as the binding lives, and that of the outputs writable.
+    pub unsafe fn new(engine: Arc<OrtEngine>, feeds: &[(usize, TensorView)], fetches: &[Fetch]) -> Result<Self> {
+        use crate::runtime::Engine;
+        let runtime = engine.runtime();
+        let signature = engine.signature();
+        let names = feeds
+            .iter()
+            .map(|(index, _)| signature.inputs[*index].c_name.as_ptr())
+            .collect();
+        let output_names = fetches
+            .iter()
+            .map(|fetch| signature.outputs[fetch.index].c_name.as_ptr())
+            .collect();
+        let mut values = Vec::new();
+        let mut inputs = Vec::new();
+        for (_, view) in feeds {
+            values.push(borrow_tensor(runtime, view)?);
+            inputs.push(values[values.len() - 1].as_ptr().cast_const());
+        }
+        let mut given = Vec::new();
+        for fetch in fetches {
+            given.push(match &fetch.into {
+                None => std::ptr::null_mut(),
+                Some(view) => {
+                    values.push(borrow_tensor(runtime, view)?);
+                    values[values.len() - 1].as_ptr()
+                }
+            });
+        }
+        let views = feeds.iter().map(|(_, view)| view.clone()).collect();
+        let places = vec![std::ptr::null_mut(); given.len()];
+        Ok(Self {
+            engine,
+            names,
+            views,
+            inputs,
+            output_names,
+            given,
+            places,
+            expected: Vec::new(),
+            _values: values,
+        })
+    }
+
+    /// The elements of all inputs.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        self.views.iter().map(TensorView::elements).sum()
+    }
+
+    /// Runs once; gives the outputs that were not given memory, in order.
+    #[inline]
+    pub fn run(&mut self) -> Result<Outputs<'_>> {
+        if self.expected.is_empty() {
+            return self.run_anew();
+        }
+        for (place, (given, slot)) in std::iter::zip(&mut self.places, std::iter::zip(&self.given, &self.expected)) {
+            *place = slot.as_ref().map_or(*given, Slot::value);
+        }
+        let run = self
+            .engine
+            .run_into(&self.names, &self.inputs, &self.output_names, None, &mut self.places);
+        self.places.fill(std::ptr::null_mut());
+        if run.is_err() {
+            // The runtime refuses memory that does not fit what the model declares, which may be wrong.
+            self.expected.clear();
+            self.engine.stop_reusing_outputs();
+            return self.run_anew();
+        }
+        let mut outputs = Outputs::default();
+        for slot in self.expected.iter().flatten() {
+            outputs.push(Output::Lent(slot.view().clone()));
+        }
+        Ok(outputs)
+    }
+
+    fn run_anew(&mut self) -> Result<Outputs<'_>> {
+        self.places.copy_from_slice(&self.given);
+        let run = self
+            .engine
+            .run_into(&self.names, &self.inputs, &self.output_names, None, &mut self.places);
+        let outputs = run.and_then(|()| self.take_made());
+        self.release_made();
+        let outputs = outputs?;
+        if self.engine.reuses_outputs() {
+            self.expect_outputs(&outputs);
+        }
+        Ok(outputs)
+    }
+
+    /// The values that a run has made.
+    fn take_made(&mut self) -> Result<Outputs<'static>> {
+        let runtime = self.engine.runtime();
+        let mut outputs = Outputs::default();
+        for (place, given) in std::iter::zip(&mut self.places, &self.given) {
+            if !given.is_null() {
+                continue;
+            }
+            let value = match NonNull::new(std::mem::replace(place, std::ptr::null_mut())) {
+                None => Value::Absent,
+                Some(value) => {
+                    let value = Handle::from_raw(runtime.api.ReleaseValue, value);
+                    let is_borrowed = |view: &TensorView| self.views.iter().any(|input| overlaps(input, view));
+                    from_runtime(runtime, value, is_borrowed)?
+                }
+            };
+            outputs.push(Output::Owned(value));
+        }
+        Ok(outputs)
+    }
+
+    /// Makes places for the outputs of the next run, if they are all small tensors.
+    fn expect_outputs(&mut self, outputs: &Outputs<'_>) {
+        let runtime = self.engine.runtime();
+        let mut tensors = outputs.tensors();
+        let places = self.given.iter().map(|given| {
+            if !given.is_null() {
+                return Some(None);
+            }
+            let view = tensors.next()?.filter(|view| view.byte_len() <= COPIED_BYTES)?;
+            Slot::for_view(runtime, view).ok().map(Some)
+        });
+        self.expected = places.collect::<Option<Vec<_>>>().unwrap_or_default();
+    }
+
+    /// How long so many bare runs of the runtime take with what is bound: the floor that [`Binding::run`] is held to.
+    pub fn time_runtime(&mut self, iterations: usize) -> Result<Duration> {
+        let start = Instant::now();
+        for _ in 0..iterations {
+            self.places.copy_from_slice(&self.given);
+            self.engine
+                .run_into(&self.names, &self.inputs, &self.output_names, None, &mut self.places)?;
+            self.release_made();
+        }
+        Ok(start.elapsed())
+    }
+
+    fn release_made(&mut self) {
+        for (place, given) in std::iter::zip(&mut self.places, &self.given) {
+            let value = std::mem::replace(place, std::ptr::null_mut());
+            if given.is_null() && !value.is_null() {
+                // SAFETY: made by a run that is over, and taken by nobody.
+                unsafe { release_value(value.cast()) };
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+#![expect(unsafe_code, reason = "the runtime calls back into this module")]
+//! What the runtime logs: a bounded queue, so that logging never waits for anyone who reads it.
+
+use std::collections::VecDeque;
+use std::ffi::{c_char, c_void};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use ort_sys::OrtLoggingLevel;
+
+use super::api::string_of;
+use crate::fork;
+
+/// Records beyond this are dropped, oldest first: a failing model in a loop must not fill the memory.
+const CAPACITY: usize = 1024;
+
+/// One message of the runtime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRecord {
+    /// From 0, verbose, to 4, fatal.
+    pub severity: i32,
+    /// The part of the runtime that speaks.
+    pub category: String,
+    /// The place in the runtime's source.
+    pub location: String,
+    /// The message.
+    pub message: String,
+}
+
+struct Queue {
+    generation: u64,
+    records: Mutex<VecDeque<LogRecord>>,
+}
+
+static QUEUE: AtomicPtr<Queue> = AtomicPtr::new(std::ptr::null_mut());
+static WAITING: AtomicBool = AtomicBool::new(false);
+
+// The lock of a queue may have been held by a thread that a fork left behind: a child starts with a queue of its own,
+// and the old one is leaked.
+fn queue() -> &'static Queue {
+    let current = QUEUE.load(Ordering::Acquire);
+    // SAFETY: null or a queue that was leaked below.
+    if let Some(queue) = unsafe { current.as_ref() }
+        && queue.generation == fork::generation()
+    {
+        return queue;
+    }
+    let fresh = Box::into_raw(Box::new(Queue {
+        generation: fork::generation(),
+        records: Mutex::default(),
+    }));
+    match QUEUE.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: just made, and never freed from now on.
+        Ok(_) => unsafe { &*fresh },
+        Err(other) => {
+            // SAFETY: nobody else has seen it.
+            drop(unsafe { Box::from_raw(fresh) });
+            // SAFETY: another thread of this process put it there, and queues are never freed.
+            unsafe { &*other }
+        }
+    }
+}
+
+pub(super) unsafe extern "system" fn callback(
+    _parameter: *mut c_void,
+    severity: OrtLoggingLevel,
+    category: *const c_char,
+    _log_id: *const c_char,
+    location: *const c_char,
+    message: *const c_char,
+) {
+    push(LogRecord {
+        severity: severity as i32,
+        category: string_of(category),
+        location: string_of(location),
+        message: string_of(message),
+    });
+}
+
+fn push(record: LogRecord) {
+    let mut records = queue().records.lock().unwrap_or_else(PoisonError::into_inner);
+    if records.len() == CAPACITY {
+        records.pop_front();
+    }
+    records.push_back(record);
+    WAITING.store(true, Ordering::Release);
+}
+
+/// Whether [`drain`] would give anything; costs one load.
+#[inline]
+#[must_use]
+pub fn has_records() -> bool {
+    WAITING.load(Ordering::Relaxed)
+}
+
+/// Takes the records that have gathered, oldest first.
+#[must_use]
+pub fn drain() -> Vec<LogRecord> {
+    let mut records = queue().records.lock().unwrap_or_else(PoisonError::into_inner);
+    WAITING.store(false, Ordering::Release);
+    records.drain(..).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_records_go_first_when_there_are_too_many() {
+        let record = |i: usize| LogRecord {
+            severity: 2,
+            category: String::new(),
+            location: String::new(),
+            message: i.to_string(),
+        };
+        for i in 0..CAPACITY + 5 {
+            push(record(i));
+        }
+        assert!(has_records());
+        let drained = drain();
+        assert_eq!(drained.len(), CAPACITY);
+        assert_eq!(drained[0].message, "5");
+        assert!(!has_records());
+    }
+}

@@ -1,0 +1,25 @@
+//! ONNX Runtime, through its C interface.
+//!
+//! `ort-sys` declares the interface; the few hundred calls made of it are here, each with the fact that makes it
+//! sound. Handles release themselves, pointers in statuses become [`Error`]s, and enumerations are read as numbers,
+//! since a later runtime may return members that this build does not know.
+
+mod api;
+mod binding;
+mod engine;
+mod frame;
+mod library;
+mod log;
+mod metadata;
+mod options;
+mod run_options;
+mod type_info;
+mod value;
+
+pub use binding::{Binding, Fetch};
+pub use engine::{ModelSource, OrtEngine};
+pub use library::{available_providers, load, version};
+pub use log::{LogRecord, drain as drain_log, has_records as has_log};
+pub use metadata::ModelMetadata;
+pub use options::{Provider, SessionSettings};
+pub use run_options::RunOptions;

@@ -1,0 +1,353 @@
+#![expect(unsafe_code, reason = "numpy's C interface")]
+//! numpy arrays: reading one without a copy, and making one of what the core gives.
+
+use std::ffi::{c_char, c_int, c_long};
+
+use inferlite_core::tensor::{Shape, Strings};
+use inferlite_core::{Dtype, Tensor, TensorView};
+use numpy::npyffi::flags::{
+    NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_CARRAY, NPY_ARRAY_CARRAY_RO, NPY_ARRAY_ENSUREARRAY,
+    NPY_ARRAY_OWNDATA, NPY_ARRAY_WRITEABLE,
+};
+use numpy::npyffi::{NPY_TYPES, NpyTypes, PY_ARRAY_API, PyArrayObject, get_type_object, npy_intp};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use smallvec::SmallVec;
+
+/// Outputs up to this many bytes are copied into an array of numpy's own; larger ones stay where they are.
+///
+/// Measured: an array over foreign memory costs an object more than a copy of so many bytes.
+const COPIED_BYTES: usize = 4096;
+
+#[cfg(target_endian = "little")]
+const SWAPPED: u8 = b'>';
+#[cfg(target_endian = "big")]
+const SWAPPED: u8 = b'<';
+
+/// Whether `object` is an array, of numpy's class or a subclass.
+#[inline]
+pub(crate) fn is_array(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: the token proves that the interpreter is attached; numpy hands out its own class.
+    let class = unsafe { get_type_object(object.py(), NpyTypes::PyArray_Type) };
+    // SAFETY: both are live objects.
+    unsafe { ffi::PyObject_TypeCheck(object.as_ptr(), class) != 0 }
+}
+
+/// An array whose fields can be read.
+pub(crate) struct Array<'a, 'py>(&'a Bound<'py, PyAny>);
+
+impl<'a, 'py> Array<'a, 'py> {
+    /// The object as an array, if it is one.
+    #[inline]
+    pub(crate) fn new(object: &'a Bound<'py, PyAny>) -> Option<Self> {
+        is_array(object).then_some(Self(object))
+    }
+
+    #[inline]
+    fn fields(&self) -> &numpy::npyffi::objects::PyArrayObject_fields {
+        // SAFETY: an instance of numpy's class, which starts with these fields and lives as long as the reference.
+        let array = unsafe { &*self.0.as_ptr().cast::<PyArrayObject>() };
+        &array.fields
+    }
+
+    /// numpy's number for the element type, and whether its bytes are in the other order.
+    #[inline]
+    pub(crate) fn type_number(&self) -> (c_int, bool) {
+        // SAFETY: an array has a descriptor as long as it lives; its first fields are the same in all releases.
+        let descriptor = unsafe { &*self.fields().descr };
+        (
+            descriptor.fields.type_num,
+            descriptor.fields.byteorder.cast_unsigned() == SWAPPED,
+        )
+    }
+
+    #[inline]
+    fn has_flags(&self, flags: c_int) -> bool {
+        self.fields().flags & flags == flags
+    }
+
+    /// Whether the array may be written to.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.has_flags(NPY_ARRAY_WRITEABLE)
+    }
+
+    /// The extent of every axis.
+    #[inline]
+    pub(crate) fn shape(&self) -> Shape {
+        let fields = self.fields();
+        let rank = usize::try_from(fields.nd).unwrap_or(0);
+        if rank == 0 {
+            return Shape::new();
+        }
+        // SAFETY: numpy keeps as many extents as there are axes.
+        let extents: &[npy_intp] = unsafe { std::slice::from_raw_parts(fields.dimensions, rank) };
+        extents.iter().map(|&extent| extent as i64).collect()
+    }
+
+    /// The memory of the array if it can run as it is: numbers in C order, aligned, in this machine's byte order.
+    #[inline]
+    pub(crate) fn direct_view(&self) -> Option<TensorView> {
+        let (number, is_swapped) = self.type_number();
+        let dtype = dtype_of(number)?;
+        if is_swapped || !self.has_flags(NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED) {
+            return None;
+        }
+        let shape = self.shape();
+        let elements = shape
+            .iter()
+            .fold(1, |count, &extent| count * usize::try_from(extent).unwrap_or(0));
+        let byte_len = elements * (dtype.bits() / 8);
+        // SAFETY: a C-contiguous array has so many bytes at this address; the caller keeps it alive and pins it.
+        Some(unsafe { TensorView::new(dtype, shape, self.fields().data.cast::<u8>().cast_const(), byte_len) })
+    }
+
+    /// A copy that [`Array::direct_view`] accepts; only for element types that are numbers.
+    pub(crate) fn to_direct(&self) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.0.py();
+        let (number, _) = self.type_number();
+        // SAFETY: a number that numpy itself gave; the answer is a new reference or null.
+        let native = unsafe { PY_ARRAY_API.PyArray_DescrFromType(py, number) };
+        let flags = NPY_ARRAY_CARRAY_RO | NPY_ARRAY_ENSUREARRAY;
+        // SAFETY: an array, and a descriptor whose reference numpy takes over.
+        let copy = unsafe { PY_ARRAY_API.PyArray_FromArray(py, self.0.as_ptr().cast(), native, flags) };
+        // SAFETY: a new reference, or null with an exception set.
+        unsafe { Bound::from_owned_ptr_or_err(py, copy) }
+    }
+
+    /// Whether somebody could move or free the memory while the array lives.
+    fn owns_data(&self) -> bool {
+        self.has_flags(NPY_ARRAY_OWNDATA)
+    }
+}
+
+/// The arrays of one call, alive until it is over.
+#[derive(Default)]
+pub(crate) struct Pins<'py> {
+    arrays: SmallVec<[Bound<'py, PyAny>; 8]>,
+    references: SmallVec<[Bound<'py, PyAny>; 2]>,
+}
+
+impl<'py> Pins<'py> {
+    /// Keeps an array alive.
+    #[inline]
+    pub(crate) fn keep(&mut self, array: Bound<'py, PyAny>) {
+        self.arrays.push(array);
+    }
+
+    /// Keeps other threads from moving the memory of the arrays, which they could once the GIL is given away.
+    ///
+    /// `ndarray.resize` reallocates, even with `refcheck=False`, unless a weak reference to the array exists.
+    #[inline]
+    pub(crate) fn forbid_resizing(&mut self) -> PyResult<()> {
+        for array in &self.arrays {
+            if Array(array).owns_data() {
+                // SAFETY: a live array, whose class supports weak references; no callback.
+                let reference = unsafe { ffi::PyWeakref_NewRef(array.as_ptr(), std::ptr::null_mut()) };
+                // SAFETY: a new reference, or null with an exception set.
+                self.references
+                    .push(unsafe { Bound::from_owned_ptr_or_err(array.py(), reference) }?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The arrays and references without their interpreter, for a call that is bound to them for longer.
+    pub(crate) fn unbind(self) -> Vec<Py<PyAny>> {
+        self.arrays
+            .into_iter()
+            .chain(self.references)
+            .map(Bound::unbind)
+            .collect()
+    }
+}
+
+/// The core's type for a numpy type of fixed-size numbers.
+#[inline]
+pub(crate) fn dtype_of(number: c_int) -> Option<Dtype> {
+    const LONG_IS_64_BITS: bool = size_of::<c_long>() == 8;
+    // The order is numpy's: bool, then C's integer types from signed char to unsigned long long, then the floats.
+    const TABLE: [Dtype; 13] = [
+        Dtype::Bool,
+        Dtype::Int8,
+        Dtype::Uint8,
+        Dtype::Int16,
+        Dtype::Uint16,
+        Dtype::Int32,
+        Dtype::Uint32,
+        if LONG_IS_64_BITS { Dtype::Int64 } else { Dtype::Int32 },
+        if LONG_IS_64_BITS { Dtype::Uint64 } else { Dtype::Uint32 },
+        Dtype::Int64,
+        Dtype::Uint64,
+        Dtype::Float32,
+        Dtype::Float64,
+    ];
+    const HALF: c_int = NPY_TYPES::NPY_HALF as c_int;
+    match usize::try_from(number) {
+        Ok(index) if index < TABLE.len() => Some(TABLE[index]),
+        _ if number == HALF => Some(Dtype::Float16),
+        _ => None,
+    }
+}
+
+/// numpy's number for one of the core's types; `None` where numpy has no such type.
+///
+/// onnxruntime gives two of the small floats as plain bytes, and so does this.
+#[inline]
+pub(crate) fn type_number_of(dtype: Dtype) -> Option<NPY_TYPES> {
+    Some(match dtype {
+        Dtype::Bool => NPY_TYPES::NPY_BOOL,
+        Dtype::Int8 => NPY_TYPES::NPY_BYTE,
+        Dtype::Uint8 | Dtype::Float8e4m3fn | Dtype::Float4e2m1 => NPY_TYPES::NPY_UBYTE,
+        Dtype::Int16 => NPY_TYPES::NPY_SHORT,
+        Dtype::Uint16 => NPY_TYPES::NPY_USHORT,
+        Dtype::Int32 => NPY_TYPES::NPY_INT,
+        Dtype::Uint32 => NPY_TYPES::NPY_UINT,
+        Dtype::Int64 if size_of::<c_long>() == 8 => NPY_TYPES::NPY_LONG,
+        Dtype::Int64 => NPY_TYPES::NPY_LONGLONG,
+        Dtype::Uint64 if size_of::<c_long>() == 8 => NPY_TYPES::NPY_ULONG,
+        Dtype::Uint64 => NPY_TYPES::NPY_ULONGLONG,
+        Dtype::Float16 => NPY_TYPES::NPY_HALF,
+        Dtype::Float32 => NPY_TYPES::NPY_FLOAT,
+        Dtype::Float64 => NPY_TYPES::NPY_DOUBLE,
+        Dtype::String => NPY_TYPES::NPY_OBJECT,
+        Dtype::Undefined
+        | Dtype::Complex64
+        | Dtype::Complex128
+        | Dtype::Bfloat16
+        | Dtype::Float8e4m3fnuz
+        | Dtype::Float8e5m2
+        | Dtype::Float8e5m2fnuz
+        | Dtype::Uint4
+        | Dtype::Int4
+        | Dtype::Uint2
+        | Dtype::Int2
+        | Dtype::Float8e8m0 => return None,
+    })
+}
+
+/// Memory of the core under an array; released with the last array that looks at it.
+#[pyclass(module = "inferlite._core", frozen)]
+struct OutputMemory {
+    _tensor: inferlite_core::tensor::Owner,
+}
+
+/// An array of numpy's own with the numbers of a tensor.
+#[inline]
+pub(crate) fn copied_array<'py>(py: Python<'py>, view: &TensorView) -> PyResult<Bound<'py, PyAny>> {
+    let number = type_number_of(view.dtype()).ok_or_else(|| unknown_type(view.dtype()))?;
+    let array = new_array(py, view.shape(), number, std::ptr::null_mut())?;
+    if view.byte_len() > 0 {
+        let data = data_of(&array);
+        // SAFETY: the new array has as many bytes (same type and shape), and nobody else has seen it; the view is read
+        // while what it looks at is alive.
+        unsafe { std::ptr::copy_nonoverlapping(view.data(), data.cast::<u8>(), view.byte_len()) };
+    }
+    Ok(array)
+}
+
+/// An array of a tensor: writable, private, in C order.
+#[inline]
+pub(crate) fn array_of(py: Python<'_>, mut tensor: Tensor) -> PyResult<Bound<'_, PyAny>> {
+    if tensor.view().byte_len() <= COPIED_BYTES {
+        return copied_array(py, tensor.view());
+    }
+    let number = type_number_of(tensor.view().dtype()).ok_or_else(|| unknown_type(tensor.view().dtype()))?;
+    let data = tensor.data_mut().cast::<c_char>();
+    let array = new_array(py, tensor.view().shape(), number, data)?;
+    let memory = Bound::new(
+        py,
+        OutputMemory {
+            _tensor: tensor.into_owner(),
+        },
+    )?
+    .into_any();
+    // SAFETY: a new array over the owner's memory; numpy takes over the reference to the owner.
+    let failed = unsafe { PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), memory.into_ptr()) };
+    if failed == 0 { Ok(array) } else { Err(PyErr::fetch(py)) }
+}
+
+#[cold]
+fn unknown_type(dtype: Dtype) -> PyErr {
+    crate::boundary::runtime_error(format!(
+        "No corresponding Numpy type for Tensor Type. {}",
+        dtype.message_name()
+    ))
+}
+
+fn data_of(array: &Bound<'_, PyAny>) -> *mut c_char {
+    Array(array).fields().data
+}
+
+/// A new array; over `data`, or over memory of numpy's own where that is null.
+#[inline]
+fn new_array<'py>(py: Python<'py>, shape: &[i64], number: NPY_TYPES, data: *mut c_char) -> PyResult<Bound<'py, PyAny>> {
+    // An extent of a tensor that exists fits into a pointer.
+    let mut extents: SmallVec<[npy_intp; 8]> = shape
+        .iter()
+        .map(|&extent| npy_intp::try_from(extent).unwrap_or(npy_intp::MAX))
+        .collect();
+    let rank = c_int::try_from(extents.len()).unwrap_or(c_int::MAX);
+    // SAFETY: numpy hands out its own class.
+    let class = unsafe { get_type_object(py, NpyTypes::PyArray_Type) };
+    let flags = if data.is_null() { 0 } else { NPY_ARRAY_CARRAY };
+    // SAFETY: as many extents as axes; `data` is null or as long as shape and type say, and is given an owner next.
+    let array = unsafe {
+        PY_ARRAY_API.PyArray_New(
+            py,
+            class,
+            rank,
+            extents.as_mut_ptr(),
+            number as c_int,
+            std::ptr::null_mut(),
+            data.cast(),
+            0,
+            flags,
+            std::ptr::null_mut(),
+        )
+    };
+    // SAFETY: a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, array) }
+}
+
+/// An array of objects that holds the strings of a tensor.
+#[expect(
+    clippy::cast_ptr_alignment,
+    reason = "numpy aligns its own memory for the type that it holds"
+)]
+pub(crate) fn array_of_strings<'py>(py: Python<'py>, strings: &Strings) -> PyResult<Bound<'py, PyAny>> {
+    let array = new_array(py, &strings.shape, NPY_TYPES::NPY_OBJECT, std::ptr::null_mut())?;
+    let places = data_of(&array).cast::<*mut ffi::PyObject>();
+    for (i, string) in strings.iter().enumerate() {
+        let string = PyString::from_bytes(py, string)?;
+        // SAFETY: the array has one place for every string of its shape.
+        let place = unsafe { places.add(i) };
+        // SAFETY: as above; numpy's new places hold null or a reference, which is exchanged for one to the string.
+        let old = unsafe { place.replace(string.into_ptr()) };
+        // SAFETY: null, or the reference that the place gave up.
+        unsafe { ffi::Py_XDECREF(old) };
+    }
+    Ok(array)
+}
+
+/// An array of `list`, of the type that a model declares.
+pub(crate) fn array_from_list<'py>(list: &Bound<'py, PyAny>, dtype: Dtype) -> Option<Bound<'py, PyAny>> {
+    let py = list.py();
+    let number = type_number_of(dtype)?;
+    // SAFETY: one of numpy's own numbers; the answer is a new reference.
+    let descriptor = unsafe { PY_ARRAY_API.PyArray_DescrFromType(py, number as c_int) };
+    // SAFETY: a live object, and a descriptor whose reference numpy takes over.
+    let array = unsafe {
+        PY_ARRAY_API.PyArray_FromAny(
+            py,
+            list.as_ptr(),
+            descriptor,
+            0,
+            0,
+            NPY_ARRAY_CARRAY_RO,
+            std::ptr::null_mut(),
+        )
+    };
+    // SAFETY: a new reference, or null with an exception set, which `ok` clears.
+    unsafe { Bound::from_owned_ptr_or_err(py, array) }.ok()
+}

@@ -1,0 +1,201 @@
+#![expect(unsafe_code, reason = "binds memory that Python keeps alive")]
+//! A call whose arrays are bound once.
+
+use std::sync::{Arc, Mutex, TryLockError};
+
+use inferlite_core::runtime::Argument;
+use inferlite_core::runtime::ort::{Binding, Fetch};
+use inferlite_core::{Error, ErrorKind, Model, TensorView};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyMapping};
+use smallvec::SmallVec;
+
+use crate::array::{Array, Pins, dtype_of, type_number_of};
+use crate::boundary::{PyCoreError, detach, type_text};
+use crate::feed;
+use crate::logging;
+use crate::session::Opened;
+use crate::value::{list_of, object_of};
+
+/// A call without arguments: reads the bound inputs again, and returns the outputs as a list.
+///
+/// Arrays bound as outputs are overwritten and returned themselves; all others are new with every call. One thread at
+/// a time may call it: bind once per thread.
+///
+/// Raises:
+///     RuntimeError: another thread is inside this call.
+///     InvalidArgument: a bound array does not have the shape that the model wants.
+#[pyclass(name = "BoundCall", module = "inferlite._core", frozen, weakref)]
+pub(crate) struct PyBoundCall {
+    // Before the arrays: what points into them goes first.
+    binding: Mutex<Binding>,
+    model: Arc<Model>,
+    elements: usize,
+    may_hold_gil: bool,
+    /// The arrays to overwrite, `None` for the outputs that are new every time.
+    given: Vec<Option<Py<PyAny>>>,
+    makes_everything: bool,
+    _pinned: Vec<Py<PyAny>>,
+}
+
+impl PyBoundCall {
+    pub(crate) fn new(
+        opened: &Opened,
+        inputs: &Bound<'_, PyAny>,
+        outputs: Option<&Bound<'_, PyAny>>,
+    ) -> Result<Self, PyCoreError> {
+        let signature = opened.signature();
+        let Ok(inputs) = inputs.cast::<PyMapping>() else {
+            return Err(not_a_mapping(inputs).into());
+        };
+        let mut pins = Pins::default();
+        let mut feeds = Vec::new();
+        for item in inputs.items()? {
+            let (name, array): (String, Bound<'_, PyAny>) = item.extract()?;
+            let index = signature
+                .input(&name)
+                .ok_or_else(|| Error::new(ErrorKind::InvalidArgument, format!("Invalid input name: {name}")))?;
+            feeds.push((index, bindable("input", &signature.inputs[index], &array)?));
+            pins.keep(array);
+        }
+        for (index, argument) in signature.proper_inputs().iter().enumerate() {
+            if !argument.is_optional() && !feeds.iter().any(|(fed, _)| *fed == index) {
+                let message = format!("input `{}` is missing: bind an array to it", argument.name);
+                return Err(PyValueError::new_err(message).into());
+            }
+        }
+
+        let mut fetches = Vec::new();
+        let mut given = Vec::new();
+        if let Some(outputs) = outputs.and_then(|outputs| outputs.cast::<PyMapping>().ok()) {
+            for item in outputs.items()? {
+                let (name, array): (String, Bound<'_, PyAny>) = item.extract()?;
+                let index = signature
+                    .output(&name)
+                    .ok_or_else(|| Error::new(ErrorKind::InvalidArgument, format!("Invalid output name:{name}")))?;
+                let view = bindable("output", &signature.outputs[index], &array)?;
+                fetches.push(Fetch {
+                    index,
+                    into: Some(view),
+                });
+                given.push(Some(array.clone().unbind()));
+                pins.keep(array);
+            }
+        } else {
+            let wanted = feed::fetches(signature, outputs)?;
+            let wanted = wanted.unwrap_or_else(|| (0..signature.outputs.len()).collect());
+            fetches.extend(wanted.into_iter().map(|index| Fetch { index, into: None }));
+            given.resize_with(fetches.len(), || None);
+        }
+
+        pins.forbid_resizing()?;
+        // SAFETY: the arrays live as long as the call below, and the weak references to them keep numpy from moving
+        // their memory; those given as outputs are writable.
+        let binding = unsafe { Binding::new(opened.engine.clone(), &feeds, &fetches) }?;
+        Ok(Self {
+            elements: binding.elements(),
+            binding: Mutex::new(binding),
+            model: opened.model.clone(),
+            may_hold_gil: opened.may_hold_gil,
+            makes_everything: given.iter().all(Option::is_none),
+            given,
+            _pinned: pins.unbind(),
+        })
+    }
+
+    fn enter(&self) -> PyResult<std::sync::MutexGuard<'_, Binding>> {
+        match self.binding.try_lock() {
+            Ok(binding) => Ok(binding),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(PyRuntimeError::new_err(
+                "a bound call runs once at a time; bind once per thread",
+            )),
+        }
+    }
+}
+
+#[pymethods]
+impl PyBoundCall {
+    fn __call__<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyList>, PyCoreError> {
+        let mut binding = self.enter()?;
+        let start = self.model.start(self.elements);
+        let result = if self.may_hold_gil && self.model.is_inline(self.elements) {
+            binding.run()
+        } else {
+            let _detached = self.model.detach();
+            let binding = &mut *binding;
+            detach(py, move || binding.run())
+        };
+        if let Some(start) = start {
+            self.model.took(self.elements, start.elapsed());
+        }
+        logging::forward(py);
+        let outputs = result?;
+        if self.makes_everything {
+            return Ok(list_of(py, outputs)?);
+        }
+        let (made, _lease) = outputs.into_parts();
+        let mut made = made.into_iter();
+        let mut objects = SmallVec::<[_; 8]>::new();
+        for given in &self.given {
+            objects.push(match given {
+                Some(array) => array.bind(py).clone(),
+                None => made
+                    .next()
+                    .map_or_else(|| Ok(py.None().into_bound(py)), |output| object_of(py, output))?,
+            });
+        }
+        Ok(PyList::new(py, objects)?)
+    }
+
+    /// Seconds for so many bare runs of the runtime with the same things bound: what benchmarks compare a call with.
+    fn _time_runtime(&self, iterations: usize) -> Result<f64, PyCoreError> {
+        Ok(self.enter()?.time_runtime(iterations)?.as_secs_f64())
+    }
+}
+
+/// The memory of an array that can be bound as it is.
+fn bindable(role: &str, argument: &Argument, array: &Bound<'_, PyAny>) -> PyResult<TensorView> {
+    let name = &argument.name;
+    let refuse = |message: String| Err(PyValueError::new_err(message));
+    let Some(declared) = argument
+        .dtype()
+        .filter(|dtype| type_number_of(*dtype).is_some() && dtype.bits() > 0)
+    else {
+        let class = &argument.value_type;
+        return refuse(format!(
+            "{role} `{name}` cannot be bound: it is a {class}, and only tensors of numbers can; use `run`"
+        ));
+    };
+    let Some(fields) = Array::new(array) else {
+        let class = type_text(&array.get_type());
+        return refuse(format!("{role} `{name}` cannot be bound: it is {class}, not an array"));
+    };
+    if dtype_of(fields.type_number().0) != Some(declared) {
+        let given = array.getattr("dtype")?.str()?;
+        return refuse(format!(
+            "{role} `{name}` cannot be bound: its dtype is {given}, but the model expects {declared}; pass an array of \
+             that dtype"
+        ));
+    }
+    let Some(view) = fields.direct_view() else {
+        return refuse(format!(
+            "{role} `{name}` cannot be bound: its array is not in C order, aligned and in native byte order; pass \
+             `numpy.ascontiguousarray(...)` of it in native byte order"
+        ));
+    };
+    if role == "output" && !fields.is_writable() {
+        return refuse(format!(
+            "{role} `{name}` cannot be overwritten: its array is read-only; pass a writable one"
+        ));
+    }
+    Ok(view)
+}
+
+fn not_a_mapping(given: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!(
+        "`inputs` must map names to arrays, not be a {}",
+        type_text(&given.get_type())
+    ))
+}

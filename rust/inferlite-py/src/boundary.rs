@@ -1,0 +1,160 @@
+//! The edge between Python and the core: one function that gives the GIL away, one conversion of errors.
+
+use inferlite_core::{Call, Error, ErrorKind, Model, Outputs};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use crate::array::Pins;
+use crate::logging;
+
+/// Where onnxruntime keeps its exceptions.
+const ONNXRUNTIME_EXCEPTIONS: &str = "onnxruntime.capi.onnxruntime_pybind11_state";
+
+/// An error on its way to Python: one of the core's, or an exception already.
+#[derive(Debug)]
+pub(crate) enum PyCoreError {
+    Core(Error),
+    Python(PyErr),
+}
+
+impl From<Error> for PyCoreError {
+    fn from(error: Error) -> Self {
+        Self::Core(error)
+    }
+}
+
+impl From<PyErr> for PyCoreError {
+    fn from(error: PyErr) -> Self {
+        Self::Python(error)
+    }
+}
+
+/// As onnxruntime raises: its own classes, its own prefix.
+impl From<PyCoreError> for PyErr {
+    fn from(error: PyCoreError) -> Self {
+        match error {
+            PyCoreError::Python(error) => error,
+            PyCoreError::Core(error) => {
+                let made = Python::try_attach(|py| match error.kind().runtime_code() {
+                    Some(_) => onnxruntime_exception(py, &error),
+                    None => inferlite_exception(py, "BackendUnavailableError", error.message().to_owned()),
+                });
+                match made {
+                    Some(Ok(made) | Err(made)) => made,
+                    None => runtime_error(error.message()),
+                }
+            }
+        }
+    }
+}
+
+/// An exception of `inferlite.exceptions`, which declares them once for both back ends.
+pub(crate) fn inferlite_exception(py: Python<'_>, class: &str, message: String) -> PyResult<PyErr> {
+    let class = py.import("inferlite.exceptions")?.getattr(class)?;
+    Ok(PyErr::from_value(class.call1((message,))?))
+}
+
+fn onnxruntime_exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
+    let (code, name) = error.kind().runtime_code().unwrap_or((1, "FAIL"));
+    let message = format!("[ONNXRuntimeError] : {code} : {name} : {}", error.message());
+    let class = match class_name(error.kind()) {
+        Some(class) => py.import(ONNXRUNTIME_EXCEPTIONS)?.getattr_opt(class)?,
+        None => None,
+    };
+    // A class that an older onnxruntime does not have stays catchable as what such an onnxruntime would raise.
+    let class = match class {
+        Some(class) => class,
+        None => py.import(ONNXRUNTIME_EXCEPTIONS)?.getattr("Fail")?,
+    };
+    Ok(PyErr::from_value(class.call1((message,))?))
+}
+
+fn class_name(kind: ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        ErrorKind::Fail => "Fail",
+        ErrorKind::InvalidArgument => "InvalidArgument",
+        ErrorKind::NoSuchFile => "NoSuchFile",
+        ErrorKind::NoModel => "NoModel",
+        ErrorKind::EngineError => "EngineError",
+        ErrorKind::RuntimeException => "RuntimeException",
+        ErrorKind::InvalidProtobuf => "InvalidProtobuf",
+        ErrorKind::ModelLoaded => "ModelLoaded",
+        ErrorKind::NotImplemented => "NotImplemented",
+        ErrorKind::InvalidGraph => "InvalidGraph",
+        ErrorKind::ExecutionProviderFail => "EPFail",
+        ErrorKind::ModelLoadCanceled => "ModelLoadCanceled",
+        ErrorKind::ModelRequiresCompilation => "ModelRequiresCompilation",
+        ErrorKind::NotFound => "NotFound",
+        ErrorKind::DeviceReset => "DeviceReset",
+        ErrorKind::RuntimeUnavailable => return None,
+    })
+}
+
+/// Does `work` while other Python threads run: the one place that gives the GIL away.
+#[inline]
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub(crate) fn detach<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
+    py.detach(work)
+}
+
+/// Runs a model, keeping the GIL where handing it over would cost more than the run.
+///
+/// `pins` are the arrays that the call's views point into.
+#[inline]
+pub(crate) fn run<'m>(
+    py: Python<'_>,
+    model: &'m Model,
+    may_hold_gil: bool,
+    call: &Call<'_>,
+    pins: &mut Pins<'_>,
+) -> Result<Outputs<'m>, PyCoreError> {
+    let result = if may_hold_gil && model.is_inline(call.elements()) {
+        model.run(call)
+    } else {
+        pins.forbid_resizing()?;
+        let _detached = model.detach();
+        detach(py, || model.run(call))
+    };
+    logging::forward(py);
+    Ok(result?)
+}
+
+/// Whether the environment lets runs keep the GIL; asked once per session.
+pub(crate) fn environment_allows_holding() -> bool {
+    std::env::var_os("INFERLITE_HOLD_GIL").is_none_or(|value| value != "0")
+}
+
+/// A pybind11 complaint about arguments, of which callers compare the class and the first line.
+pub(crate) fn incompatible_arguments(function: &str) -> PyErr {
+    pyo3::exceptions::PyTypeError::new_err(format!(
+        "{function}(): incompatible function arguments. The following argument types are supported:"
+    ))
+}
+
+/// What onnxruntime raises for values that it cannot make anything of.
+pub(crate) fn runtime_error(message: impl Into<String>) -> PyErr {
+    PyRuntimeError::new_err(message.into())
+}
+
+/// What onnxruntime raises where Python raised while a value was read.
+pub(crate) fn conversion_failure(py: Python<'_>, error: &PyErr) -> PyErr {
+    let message = format!("{}: {}", type_text(&error.get_type(py)), error.value(py));
+    let made = py
+        .import(ONNXRUNTIME_EXCEPTIONS)
+        .and_then(|module| module.getattr("Fail"))
+        .and_then(|class| Ok(PyErr::from_value(class.call1((message,))?)));
+    made.unwrap_or_else(|problem| problem)
+}
+
+/// The part of a name that a C string keeps, and that messages of the runtime show.
+pub(crate) fn until_nul(name: &str) -> &str {
+    name.split('\0').next().unwrap_or_default()
+}
+
+/// The full name of a type, as `str(type(value))` gives it.
+pub(crate) fn type_text(class: &Bound<'_, PyType>) -> String {
+    class
+        .str()
+        .map_or_else(|_| String::from("<class>"), |text| text.to_string())
+}

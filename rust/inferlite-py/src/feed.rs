@@ -1,0 +1,440 @@
+//! From the caller's dictionary to the core's feeds.
+
+use inferlite_core::runtime::{Signature, ValueType};
+use inferlite_core::tensor::{Map, MapKeys, MapValues, Shape, Strings};
+use inferlite_core::{Dtype, Error, ErrorKind, Feed, Input, Tensor, Value};
+use numpy::npyffi::NPY_TYPES;
+use pyo3::exceptions::{PyUnicodeDecodeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{
+    PyBytes, PyComplex, PyDict, PyFloat, PyFrozenSet, PyInt, PyIterator, PyList, PyMapping, PySet, PyString,
+};
+use smallvec::SmallVec;
+
+use crate::array::{Array, Pins, array_from_list, is_array};
+use crate::boundary::{PyCoreError, conversion_failure, incompatible_arguments, runtime_error, type_text, until_nul};
+
+/// The inputs of one call, and the arrays that they point into.
+#[derive(Default)]
+pub(crate) struct Fed<'py> {
+    pub(crate) feeds: SmallVec<[Feed; 4]>,
+    pub(crate) pins: Pins<'py>,
+}
+
+/// The names of a signature as Python strings, interned and hashed once.
+pub(crate) struct Names(Vec<Py<PyString>>);
+
+impl Names {
+    pub(crate) fn of(py: Python<'_>, signature: &Signature) -> Self {
+        Self(
+            signature
+                .inputs
+                .iter()
+                .map(|input| PyString::intern(py, &input.name).unbind())
+                .collect(),
+        )
+    }
+}
+
+impl<'py> Fed<'py> {
+    /// Reads a dictionary of arrays that all run as they are; `None` where anything at all is out of the ordinary.
+    #[inline]
+    pub(crate) fn directly(names: &Names, required: usize, given: &Bound<'py, PyAny>) -> PyResult<Option<Self>> {
+        let Ok(given) = given.cast_exact::<PyDict>() else {
+            return Ok(None);
+        };
+        if given.len() != required {
+            return Ok(None);
+        }
+        let mut fed = Self::default();
+        for (index, name) in names.0[..required].iter().enumerate() {
+            let Some(value) = given.get_item(name.bind(given.py()))? else {
+                return Ok(None);
+            };
+            let Some(view) = Array::new(&value).and_then(|array| array.direct_view()) else {
+                return Ok(None);
+            };
+            fed.feeds.push(Feed {
+                index,
+                value: Input::Tensor(view),
+            });
+            fed.pins.keep(value);
+        }
+        Ok(Some(fed))
+    }
+
+    /// Reads anything that onnxruntime reads, and raises what it raises for the rest.
+    #[cold]
+    pub(crate) fn from_mapping(signature: &Signature, given: &Bound<'py, PyAny>) -> Result<Self, PyCoreError> {
+        let names = given.call_method0("keys")?.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+        refuse_missing(given.py(), signature, &names)?;
+        // onnxruntime looks through the values first, and says so where there are none.
+        given.call_method0("values")?;
+        let Ok(mapping) = given.cast::<PyMapping>() else {
+            return Err(incompatible_arguments("run").into());
+        };
+        let mut fed = Self::default();
+        for item in mapping.items()? {
+            let (name, value): (Bound<'py, PyAny>, Bound<'py, PyAny>) = item.extract()?;
+            let Some(name) = text_of(&name) else {
+                return Err(incompatible_arguments("run").into());
+            };
+            // What is not fed is what a model sees as an absent optional.
+            if !value.is_none() {
+                fed.add(signature, &name, value)?;
+            }
+        }
+        Ok(fed)
+    }
+
+    /// Adds one input.
+    pub(crate) fn add(
+        &mut self,
+        signature: &Signature,
+        name: &str,
+        value: Bound<'py, PyAny>,
+    ) -> Result<(), PyCoreError> {
+        let index = signature.input(name);
+        let declared = index.map(|index| &signature.inputs[index].value_type);
+        let input = self.input(name, declared, value)?;
+        let index = index.ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!("Invalid input name: {}", until_nul(name)),
+            )
+        })?;
+        self.feeds.push(Feed { index, value: input });
+        Ok(())
+    }
+
+    fn input(
+        &mut self,
+        name: &str,
+        declared: Option<&ValueType>,
+        value: Bound<'py, PyAny>,
+    ) -> Result<Input, PyCoreError> {
+        if is_array(&value) {
+            return self.array(value);
+        }
+        if let Ok(list) = value.cast::<PyList>() {
+            return match unwrapped(declared) {
+                Some(ValueType::Sequence(element)) => sequence(name, list, element),
+                Some(ValueType::Tensor { dtype, .. }) => {
+                    let array = array_from_list(&value, *dtype)
+                        .ok_or_else(|| runtime_error("Could not create tensor from given input list"))?;
+                    self.array(array)
+                }
+                Some(_) => Err(runtime_error(
+                    "The graph is missing type information needed to construct the ORT tensor",
+                )
+                .into()),
+                None => Err(runtime_error(format!(
+                    "Failed to find input with name: {name} in the model input def list"
+                ))
+                .into()),
+            };
+        }
+        if let Ok(map) = value.cast::<PyDict>() {
+            return Ok(Input::Value(Box::new(map_of(name, map)?)));
+        }
+        let class = value.get_type();
+        if class.name()? == "OrtValue" && class.module()? == "onnxruntime.capi.onnxruntime_inference_collection" {
+            return self.array(value.call_method0("numpy")?);
+        }
+        let Ok(items) = value.try_iter() else {
+            let class = type_text(&class);
+            return Err(runtime_error(format!("Unable to handle object of type {class}")).into());
+        };
+        Ok(Input::Value(Box::new(sequence_of_maps(name, &items)?)))
+    }
+
+    fn array(&mut self, array: Bound<'py, PyAny>) -> Result<Input, PyCoreError> {
+        let value = Array::new(&array).ok_or_else(|| runtime_error("not an array"))?;
+        if let Some(view) = value.direct_view() {
+            self.pins.keep(array);
+            return Ok(Input::Tensor(view));
+        }
+        let (number, _) = value.type_number();
+        if crate::array::dtype_of(number).is_some() {
+            let copy = value.to_direct()?;
+            let view = Array::new(&copy).and_then(|copy| copy.direct_view());
+            let view = view.ok_or_else(|| runtime_error("numpy made a copy that is not in C order"))?;
+            self.pins.keep(copy);
+            return Ok(Input::Tensor(view));
+        }
+        Ok(Input::Value(Box::new(Value::Strings(strings_of(
+            &array,
+            number,
+            value.shape(),
+        )?))))
+    }
+}
+
+fn refuse_missing(py: Python<'_>, signature: &Signature, names: &[Bound<'_, PyAny>]) -> PyResult<()> {
+    let is_given = |wanted: &str| {
+        names
+            .iter()
+            .any(|name| name.extract::<&str>().is_ok_and(|name| name == wanted))
+    };
+    let missing: Vec<&str> = signature
+        .proper_inputs()
+        .iter()
+        .filter(|input| !input.is_optional() && !is_given(&input.name))
+        .map(|input| input.name.as_str())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing = PyList::new(py, missing)?.repr()?;
+    let names = PyList::new(py, names)?.repr()?;
+    Err(PyValueError::new_err(format!(
+        "Required inputs ({missing}) are missing from input feed ({names})."
+    )))
+}
+
+/// Whether items can be had by position, which is all that pybind11 asks of a sequence.
+#[expect(
+    unsafe_code,
+    reason = "PyO3 has only the stricter question for a registered `Sequence`"
+)]
+fn is_indexed(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: a live object; the call looks at its class only.
+    unsafe { pyo3::ffi::PySequence_Check(object.as_ptr()) == 1 }
+}
+
+/// A name, which pybind11 also takes as bytes.
+fn text_of(name: &Bound<'_, PyAny>) -> Option<String> {
+    if let Ok(bytes) = name.cast::<PyBytes>() {
+        return String::from_utf8(bytes.as_bytes().to_vec()).ok();
+    }
+    name.extract().ok()
+}
+
+/// The type inside an optional.
+fn unwrapped(declared: Option<&ValueType>) -> Option<&ValueType> {
+    match declared {
+        Some(ValueType::Optional(inner)) => Some(inner),
+        other => other,
+    }
+}
+
+/// The strings of an array of text, bytes, raw memory or objects.
+fn strings_of(array: &Bound<'_, PyAny>, number: i32, shape: Shape) -> PyResult<Strings> {
+    const TEXT: i32 = NPY_TYPES::NPY_UNICODE as i32;
+    const BYTES: i32 = NPY_TYPES::NPY_STRING as i32;
+    const RAW: i32 = NPY_TYPES::NPY_VOID as i32;
+    const OBJECT: i32 = NPY_TYPES::NPY_OBJECT as i32;
+
+    let mut strings = Strings::with_shape(shape);
+    if number == RAW {
+        let size: usize = array.getattr("itemsize")?.extract()?;
+        let count: usize = array.getattr("size")?.extract()?;
+        let bytes = array.call_method0("tobytes")?.cast_into::<PyBytes>()?;
+        for i in 0..count {
+            strings.push(&bytes.as_bytes()[i * size..(i + 1) * size]);
+        }
+        return Ok(strings);
+    }
+    if ![TEXT, BYTES, OBJECT].contains(&number) {
+        return Err(runtime_error(format!(
+            "Numpy_type {number} can't be converted to MLDataType."
+        )));
+    }
+    let items = array
+        .call_method1("reshape", (-1,))?
+        .call_method0("tolist")?
+        .cast_into::<PyList>()?;
+    for item in items {
+        match number {
+            BYTES => {
+                let bytes = item.cast::<PyBytes>()?.as_bytes();
+                if let Err(error) = std::str::from_utf8(bytes) {
+                    return Err(PyUnicodeDecodeError::new_utf8(array.py(), bytes, error)?.into());
+                }
+                strings.push(bytes);
+            }
+            TEXT => {
+                let text = item.cast::<PyString>()?;
+                let text = text.to_str().map_err(|error| conversion_failure(array.py(), &error))?;
+                // onnxruntime reads text up to its first NUL.
+                strings.push(text.split('\0').next().unwrap_or_default().as_bytes());
+            }
+            _ => {
+                let text = item.str()?;
+                strings.push(text.to_str()?.as_bytes());
+            }
+        }
+    }
+    Ok(strings)
+}
+
+/// A sequence of tensors from a list of arrays.
+fn sequence(name: &str, list: &Bound<'_, PyList>, element: &ValueType) -> Result<Input, PyCoreError> {
+    let dtype = match element {
+        ValueType::Tensor { dtype, .. } => *dtype,
+        _ => Dtype::Undefined,
+    };
+    let mut items = Vec::with_capacity(list.len());
+    for item in list {
+        if !is_array(&item) {
+            return Err(runtime_error("CreateSequenceOfTensors: Input is not a tensor").into());
+        }
+        let item = tensor_of(item)?;
+        let given = match &item {
+            Value::Tensor(tensor) => tensor.view().dtype(),
+            _ => Dtype::String,
+        };
+        if given != dtype {
+            return Err(runtime_error(format!(
+                "input `{name}` is a sequence of {dtype}, and a tensor of {given} is in it"
+            ))
+            .into());
+        }
+        items.push(item);
+    }
+    Ok(Input::Value(Box::new(Value::Sequence { element: dtype, items })))
+}
+
+/// An element of a sequence: a copy, since sequences hand their elements on without one.
+fn tensor_of(array: Bound<'_, PyAny>) -> Result<Value, PyCoreError> {
+    let mut fed = Fed::default();
+    Ok(match fed.array(array)? {
+        Input::Tensor(view) => Value::Tensor(Tensor::copied(&view)),
+        Input::Value(value) => *value,
+    })
+}
+
+fn sequence_of_maps(name: &str, items: &Bound<'_, PyIterator>) -> PyResult<Value> {
+    let mut maps = Vec::new();
+    for item in items {
+        let item = item?;
+        if maps.is_empty() && is_array(&item) {
+            let class = type_text(&item.get_type());
+            return Err(runtime_error(format!(
+                "Iterable of {class} should be given as array for input '{name}'."
+            )));
+        }
+        let Ok(map) = item.cast::<PyDict>() else {
+            return Err(runtime_error(format!(
+                "Input must be a list of dictionaries or a single numpy array for input '{name}'."
+            )));
+        };
+        maps.push(map_of(name, map)?);
+    }
+    if maps.is_empty() {
+        return Err(runtime_error(format!("Input '{name}' must not be empty.")));
+    }
+    Ok(Value::Sequence {
+        element: Dtype::Undefined,
+        items: maps,
+    })
+}
+
+/// A map of the runtime: keys of the type of the first one, values as single-precision numbers.
+fn map_of(name: &str, map: &Bound<'_, PyDict>) -> PyResult<Value> {
+    let Some(first) = map.keys().iter().next() else {
+        return Err(runtime_error(
+            "Size of dictionary is empty, unable to run the prediction.",
+        ));
+    };
+    let is_number = first.is_instance_of::<PyInt>() || first.hasattr("__index__")? || first.hasattr("__float__")?;
+    let is_text = first.is_instance_of::<PyString>();
+    if !is_number && !is_text {
+        let class = type_text(&first.get_type());
+        return Err(runtime_error(format!(
+            "Key type must be int or string (not {class}) for input '{name}'."
+        )));
+    }
+    let key_type = if is_text { "string" } else { "int64_t" };
+    // A list of its own: the `str()` of a key may change the map.
+    let items = map.items();
+    let count = items.len();
+    let mut values = Vec::with_capacity(count);
+    let mut numbers = Vec::new();
+    let mut texts = Strings::with_shape(Shape::from_slice(&[i64::try_from(count).unwrap_or(i64::MAX)]));
+    for item in items {
+        let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
+        if is_text {
+            texts.push(key.str()?.to_str()?.as_bytes());
+        } else {
+            numbers.push(
+                key.extract::<i64>()
+                    .map_err(|_| unexpected("key", &key, key_type, name))?,
+            );
+        }
+        values.push(float_of(&value, key_type, name)?);
+    }
+    let keys = if is_text {
+        MapKeys::String(texts)
+    } else {
+        MapKeys::Int64(numbers)
+    };
+    Ok(Value::Map(Box::new(Map {
+        keys,
+        values: MapValues::Float(values),
+    })))
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a map holds single-precision numbers, and Python only doubles"
+)]
+fn float_of(value: &Bound<'_, PyAny>, key_type: &str, name: &str) -> PyResult<f32> {
+    if let Ok(number) = value.cast::<PyFloat>() {
+        return Ok(number.value() as f32);
+    }
+    if !(value.hasattr("__index__")? || value.hasattr("__float__")? || value.is_instance_of::<PyComplex>()) {
+        return Err(unexpected("value", value, key_type, name));
+    }
+    value
+        .extract::<f64>()
+        .map(|number| number as f32)
+        .map_err(|error| conversion_failure(value.py(), &error))
+}
+
+fn unexpected(what: &str, given: &Bound<'_, PyAny>, key_type: &str, name: &str) -> PyErr {
+    let class = type_text(&given.get_type());
+    runtime_error(format!(
+        "Unexpected {what} type  {class}, it cannot be linked to C type {key_type} for input '{name}'."
+    ))
+}
+
+/// The outputs that a caller asks for, as indices; all of them for `None` and anything empty.
+pub(crate) fn fetches(
+    signature: &Signature,
+    wanted: Option<&Bound<'_, PyAny>>,
+) -> Result<Option<SmallVec<[usize; 8]>>, PyCoreError> {
+    let Some(wanted) = wanted.filter(|wanted| !wanted.is_none()) else {
+        return Ok(None);
+    };
+    if !wanted.is_truthy()? {
+        return Ok(None);
+    }
+    let is_text = wanted.is_instance_of::<PyString>() || wanted.is_instance_of::<PyBytes>();
+    // Sets and the keys of dictionaries count as sequences for pybind11, dictionaries and iterators do not.
+    let is_listed = is_indexed(wanted)
+        || wanted.is_instance_of::<PySet>()
+        || wanted.is_instance_of::<PyFrozenSet>()
+        || (wanted.hasattr("isdisjoint")? && wanted.hasattr("mapping")?);
+    if is_text || !is_listed {
+        return Err(incompatible_arguments("run").into());
+    }
+    let Ok(names) = wanted.try_iter() else {
+        return Err(incompatible_arguments("run").into());
+    };
+    let mut fetches = SmallVec::new();
+    for name in names {
+        let name = name?;
+        let Some(name) = text_of(&name) else {
+            return Err(incompatible_arguments("run").into());
+        };
+        let index = signature.output(&name).ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!("Invalid output name:{}", until_nul(&name)),
+            )
+        })?;
+        fetches.push(index);
+    }
+    Ok(Some(fetches))
+}

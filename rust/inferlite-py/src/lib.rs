@@ -1,0 +1,77 @@
+//! `inferlite._core`: the core, as Python sees it.
+#![expect(
+    clippy::doc_markdown,
+    reason = "docstrings are written for Python's `help`, which shows no Markdown"
+)]
+
+mod array;
+mod bound;
+mod boundary;
+mod feed;
+mod file;
+mod logging;
+mod model;
+mod run_options;
+mod session;
+mod settings;
+mod value;
+
+use std::path::PathBuf;
+
+use inferlite_core::{runtime::ort, threads};
+use pyo3::prelude::*;
+
+use boundary::PyCoreError;
+
+/// Loads ONNX Runtime's shared library; once per process.
+///
+/// Raises:
+///     BackendUnavailableError: it cannot be used; the text names the file and the remedy.
+#[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "Python hands arguments over")]
+fn load_runtime(py: Python<'_>, path: PathBuf) -> Result<(), PyCoreError> {
+    Ok(boundary::detach(py, || ort::load(&path))?)
+}
+
+/// The version of the loaded ONNX Runtime, such as `"1.32.0"`.
+#[pyfunction]
+fn runtime_version() -> Result<&'static str, PyCoreError> {
+    Ok(ort::version()?)
+}
+
+/// The execution providers of the loaded ONNX Runtime, in its order of preference.
+#[pyfunction]
+fn available_providers() -> Result<Vec<String>, PyCoreError> {
+    Ok(ort::available_providers()?)
+}
+
+/// How many threads this process may keep busy, by its affinity mask and its cgroup's CPU quota.
+#[pyfunction]
+fn available_threads() -> usize {
+    threads::available()
+}
+
+/// `"release"`, or `"debug"` for a build whose speed says nothing.
+#[pyfunction]
+fn build_profile() -> &'static str {
+    if cfg!(debug_assertions) { "debug" } else { "release" }
+}
+
+// The runtime releases the GIL itself and shares nothing that the GIL would have to guard.
+#[pymodule(gil_used = false)]
+mod _core {
+    #[pymodule_export]
+    use super::bound::PyBoundCall;
+    #[pymodule_export]
+    use super::file::model_info;
+    #[pymodule_export]
+    use super::logging::drain_log;
+    #[pymodule_export]
+    use super::model::PyModel;
+    #[pymodule_export]
+    use super::run_options::PyRunOptions;
+    #[pymodule_export]
+    use super::session::PySession;
+    #[pymodule_export]
+    use super::{available_providers, available_threads, build_profile, load_runtime, runtime_version};
+}

@@ -1,0 +1,73 @@
+//! Options of a single run.
+
+use std::sync::Arc;
+
+use inferlite_core::runtime::ort::RunOptions;
+use pyo3::prelude::*;
+
+use crate::boundary::{PyCoreError, incompatible_arguments};
+
+/// The native half of `inferlite.RunOptions`.
+#[pyclass(name = "RunOptions", module = "inferlite._core", frozen)]
+#[derive(Debug)]
+pub(crate) struct PyRunOptions(Arc<RunOptions>);
+
+#[pymethods]
+impl PyRunOptions {
+    #[new]
+    fn new() -> Result<Self, PyCoreError> {
+        Ok(Self(Arc::new(RunOptions::new()?)))
+    }
+
+    /// Ends runs under way that use these options, between two nodes.
+    fn set_terminate(&self, terminate: bool) -> Result<(), PyCoreError> {
+        Ok(self.0.set_terminate(terminate)?)
+    }
+
+    /// The least severe messages to log, from 0 to 4; -1 for the session's choice.
+    fn set_log_severity_level(&self, level: i32) -> Result<(), PyCoreError> {
+        Ok(self.0.set_log_severity_level(level)?)
+    }
+
+    /// How much to say at the most verbose severity.
+    fn set_log_verbosity_level(&self, level: i32) -> Result<(), PyCoreError> {
+        Ok(self.0.set_log_verbosity_level(level)?)
+    }
+
+    /// The name of the run in messages.
+    fn set_logid(&self, id: &str) -> Result<(), PyCoreError> {
+        Ok(self.0.set_logid(id)?)
+    }
+
+    /// Adds a setting that has no method of its own.
+    fn add_config_entry(&self, key: &str, value: &str) -> Result<(), PyCoreError> {
+        Ok(self.0.add_config_entry(key, value)?)
+    }
+}
+
+/// What the caller gave as run options: ours by its native half, onnxruntime's by its readable attributes.
+pub(crate) fn extract(given: Option<&Bound<'_, PyAny>>) -> Result<Option<Arc<RunOptions>>, PyCoreError> {
+    let Some(given) = given.filter(|given| !given.is_none()) else {
+        return Ok(None);
+    };
+    if let Some(handle) = given.getattr_opt("_handle")?
+        && let Ok(handle) = handle.cast::<PyRunOptions>()
+    {
+        return Ok(Some(handle.get().0.clone()));
+    }
+    let class = given.get_type();
+    let is_foreign = class.mro().iter().any(|class| {
+        class
+            .getattr("__name__")
+            .is_ok_and(|name| name.eq("RunOptions").unwrap_or(false))
+    });
+    if !is_foreign {
+        return Err(incompatible_arguments("run").into());
+    }
+    let options = RunOptions::new()?;
+    options.set_terminate(given.getattr("terminate")?.extract()?)?;
+    options.set_log_severity_level(given.getattr("log_severity_level")?.extract()?)?;
+    options.set_log_verbosity_level(given.getattr("log_verbosity_level")?.extract()?)?;
+    options.set_logid(&given.getattr("logid")?.extract::<String>()?)?;
+    Ok(Some(Arc::new(options)))
+}

@@ -1,0 +1,254 @@
+//! The native half of `inferlite.InferenceSession`.
+
+use std::sync::{Arc, OnceLock};
+
+use inferlite_core::runtime::ort::OrtEngine;
+use inferlite_core::runtime::{Argument, Dim, Signature, ValueType};
+use inferlite_core::stats::CallStats;
+use inferlite_core::{Call, Model};
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+use smallvec::SmallVec;
+
+use crate::bound::PyBoundCall;
+use crate::boundary::{self, PyCoreError, runtime_error};
+use crate::feed::{self, Fed, Names};
+use crate::settings::{Providers, session_settings, source};
+use crate::value::list_of;
+use crate::{logging, run_options};
+
+/// A model in ONNX Runtime, called as onnxruntime's own session is.
+#[pyclass(name = "Session", module = "inferlite._core", subclass, frozen, weakref)]
+pub(crate) struct PySession {
+    opened: OnceLock<Opened>,
+}
+
+pub(crate) struct Opened {
+    pub(crate) engine: Arc<OrtEngine>,
+    pub(crate) model: Arc<Model>,
+    pub(crate) may_hold_gil: bool,
+    names: Names,
+    every_output: SmallVec<[usize; 8]>,
+}
+
+impl Opened {
+    pub(crate) fn new(
+        py: Python<'_>,
+        name: String,
+        engine: OrtEngine,
+        hold_gil: bool,
+        stats: Option<Arc<CallStats>>,
+    ) -> Self {
+        let engine = Arc::new(engine);
+        let model = Arc::new(Model::new(name, Box::new(engine.clone()), stats));
+        Self {
+            may_hold_gil: hold_gil && boundary::environment_allows_holding(),
+            names: Names::of(py, model.signature()),
+            every_output: (0..model.signature().outputs.len()).collect(),
+            engine,
+            model,
+        }
+    }
+
+    pub(crate) fn signature(&self) -> &Signature {
+        self.model.signature()
+    }
+
+    /// Runs what was fed, and gives the outputs in the order of `fetches`, or all of them.
+    #[inline]
+    pub(crate) fn run(
+        &self,
+        py: Python<'_>,
+        fed: &mut Fed<'_>,
+        fetches: Option<&[usize]>,
+        options: Option<&inferlite_core::runtime::ort::RunOptions>,
+    ) -> Result<inferlite_core::Outputs<'_>, PyCoreError> {
+        let call = Call {
+            feeds: &fed.feeds,
+            fetches: fetches.unwrap_or(&self.every_output),
+            options,
+        };
+        boundary::run(py, &self.model, self.may_hold_gil, &call, &mut fed.pins)
+    }
+}
+
+impl PySession {
+    #[inline]
+    fn opened(&self) -> PyResult<&Opened> {
+        self.opened
+            .get()
+            .ok_or_else(|| runtime_error("the session has no model: `__init__` has not run"))
+    }
+}
+
+#[pymethods]
+impl PySession {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self {
+            opened: OnceLock::new(),
+        }
+    }
+
+    /// Makes the session; the first call wins.
+    fn _open(
+        &self,
+        py: Python<'_>,
+        model: &Bound<'_, PyAny>,
+        settings: &Bound<'_, PyDict>,
+        providers: Providers,
+        hold_gil: bool,
+    ) -> Result<(), PyCoreError> {
+        let source = source(model)?;
+        let settings = session_settings(settings, providers)?;
+        let engine = boundary::detach(py, || OrtEngine::load(source, settings));
+        logging::forward(py);
+        let engine = engine?;
+        let _ = self.opened.set(Opened::new(py, String::new(), engine, hold_gil, None));
+        Ok(())
+    }
+
+    /// Computes the outputs of the model.
+    ///
+    /// Many threads may call this on one session at once. Inputs in C order are not copied, or only into memory that
+    /// the session keeps for small ones; every output is private to the caller.
+    ///
+    /// Args:
+    ///     output_names: names of the outputs wanted, in that order; `None` or empty for all of them.
+    ///     input_feed: a dictionary of input name to value: an array of the declared dtype and shape, a list for a
+    ///         sequence, a dictionary for a map.
+    ///     run_options: see `RunOptions`; `None` for the defaults.
+    ///
+    /// Returns:
+    ///     A list with one result per output: an array, a list for a sequence, a dictionary for a map, `None` for an
+    ///     absent optional.
+    ///
+    /// Raises:
+    ///     ValueError: a required input is missing.
+    ///     InvalidArgument: a name is unknown, or an input has the wrong dtype, rank or shape.
+    #[pyo3(signature = (output_names, input_feed, run_options = None))]
+    fn run<'py>(
+        &self,
+        py: Python<'py>,
+        output_names: Option<&Bound<'py, PyAny>>,
+        input_feed: &Bound<'py, PyAny>,
+        run_options: Option<&Bound<'py, PyAny>>,
+    ) -> Result<Bound<'py, PyList>, PyCoreError> {
+        let opened = self.opened()?;
+        let signature = opened.signature();
+        let mut fed = match Fed::directly(&opened.names, signature.required, input_feed)? {
+            Some(fed) => fed,
+            None => Fed::from_mapping(signature, input_feed)?,
+        };
+        let options = run_options::extract(run_options)?;
+        let fetches = feed::fetches(signature, output_names)?;
+        let outputs = opened.run(py, &mut fed, fetches.as_deref(), options.as_deref())?;
+        Ok(list_of(py, outputs)?)
+    }
+
+    /// Binds arrays to the session, for calls that name nothing: `call = session.bind({"x": x})`, then `call()`.
+    ///
+    /// Every call reads the bound arrays again, so that new inputs are written into them in place.
+    ///
+    /// Args:
+    ///     inputs: a mapping of input name to array: the declared dtype, C order, aligned, native byte order.
+    ///     outputs: `None` for all outputs as new arrays, a sequence of names for some of them, or a mapping of output
+    ///         name to writable array, which every call overwrites and returns.
+    ///
+    /// Returns:
+    ///     A call without arguments that returns the outputs as a list. One thread at a time may call it.
+    ///
+    /// Raises:
+    ///     ValueError: an array cannot be bound; the message names it and the remedy.
+    #[pyo3(signature = (inputs, outputs = None))]
+    fn bind<'py>(
+        &self,
+        inputs: &Bound<'py, PyAny>,
+        outputs: Option<&Bound<'py, PyAny>>,
+    ) -> Result<PyBoundCall, PyCoreError> {
+        PyBoundCall::new(self.opened()?, inputs, outputs)
+    }
+
+    /// Ends profiling.
+    ///
+    /// Returns:
+    ///     The name of the file with the profile; an empty string if profiling was not enabled.
+    fn end_profiling(&self, py: Python<'_>) -> Result<String, PyCoreError> {
+        let opened = self.opened()?;
+        Ok(boundary::detach(py, || opened.engine.end_profiling())?)
+    }
+
+    fn _profiling_start_time_ns(&self) -> Result<u64, PyCoreError> {
+        Ok(self.opened()?.engine.profiling_start_ns()?)
+    }
+
+    fn _inputs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        describe(py, self.opened()?.signature().proper_inputs())
+    }
+
+    fn _outputs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        describe(py, &self.opened()?.signature().outputs)
+    }
+
+    fn _overridable_initializers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        describe(py, self.opened()?.signature().overridable_initializers())
+    }
+
+    fn _providers(&self) -> PyResult<Vec<String>> {
+        Ok(self.opened()?.engine.providers())
+    }
+
+    fn _model_metadata<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyDict>, PyCoreError> {
+        let metadata = self.opened()?.engine.metadata()?;
+        let dict = PyDict::new(py);
+        dict.set_item("custom_metadata_map", metadata.custom_metadata_map)?;
+        dict.set_item("description", metadata.description)?;
+        dict.set_item("domain", metadata.domain)?;
+        dict.set_item("graph_description", metadata.graph_description)?;
+        dict.set_item("graph_name", metadata.graph_name)?;
+        dict.set_item("producer_name", metadata.producer_name)?;
+        dict.set_item("version", metadata.version)?;
+        Ok(dict)
+    }
+}
+
+/// Name, type and axes of every argument, as `inferlite.NodeArg` shows them.
+pub(crate) fn describe<'py>(py: Python<'py>, arguments: &[Argument]) -> PyResult<Bound<'py, PyList>> {
+    let rows = arguments
+        .iter()
+        .map(|argument| {
+            let dims = shape_of(&argument.value_type).unwrap_or_default();
+            let dims = dims
+                .iter()
+                .map(|dim| dim_object(py, dim))
+                .collect::<PyResult<Vec<_>>>()?;
+            (
+                argument.name.as_str(),
+                argument.value_type.to_string(),
+                PyList::new(py, dims)?,
+            )
+                .into_pyobject(py)
+        })
+        .collect::<PyResult<Vec<_>>>()?;
+    PyList::new(py, rows)
+}
+
+/// The axes that onnxruntime shows: those of a tensor, also inside an optional.
+fn shape_of(value_type: &ValueType) -> Option<&[Dim]> {
+    match value_type {
+        ValueType::Tensor { shape, .. } | ValueType::SparseTensor { shape, .. } => shape.as_deref(),
+        ValueType::Optional(inner) => shape_of(inner),
+        ValueType::Sequence(_) | ValueType::Map(..) | ValueType::Opaque => None,
+    }
+}
+
+/// A number, a name, or `None`.
+pub(crate) fn dim_object<'py>(py: Python<'py>, dim: &Dim) -> PyResult<Bound<'py, PyAny>> {
+    match dim {
+        Dim::Fixed(extent) => extent.into_bound_py_any(py),
+        Dim::Symbol(name) => name.into_bound_py_any(py),
+        Dim::Unknown => Ok(py.None().into_bound(py)),
+    }
+}

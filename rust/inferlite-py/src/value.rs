@@ -1,0 +1,91 @@
+//! From the core's values to Python's.
+
+use inferlite_core::runtime::Output;
+use inferlite_core::tensor::{Map, MapKeys, MapValues};
+use inferlite_core::{Outputs, Value};
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString};
+
+use smallvec::SmallVec;
+
+use crate::array::{array_of, array_of_strings, copied_array};
+
+/// The outputs of a call, as `run` returns them.
+#[inline]
+pub(crate) fn list_of<'py>(py: Python<'py>, outputs: Outputs<'_>) -> PyResult<Bound<'py, PyList>> {
+    let (mut values, _lease) = outputs.into_parts();
+    if values.len() == 1
+        && let Some(only) = values.pop()
+    {
+        return PyList::new(py, [object_of(py, only)?]);
+    }
+    let objects = values
+        .into_iter()
+        .map(|value| object_of(py, value))
+        .collect::<PyResult<SmallVec<[_; 8]>>>()?;
+    PyList::new(py, objects)
+}
+
+/// An output as onnxruntime gives it; one that is lent is copied.
+#[inline]
+pub(crate) fn object_of(py: Python<'_>, output: Output) -> PyResult<Bound<'_, PyAny>> {
+    match output {
+        Output::Lent(view) => copied_array(py, &view),
+        Output::Owned(value) => value_object(py, value),
+    }
+}
+
+/// A value as onnxruntime gives it: arrays, lists, dictionaries, and `None` for what is absent.
+#[inline]
+fn value_object(py: Python<'_>, value: Value) -> PyResult<Bound<'_, PyAny>> {
+    match value {
+        Value::Tensor(tensor) => array_of(py, tensor),
+        Value::Strings(strings) => array_of_strings(py, &strings),
+        Value::Sequence { items, .. } => {
+            let items = items
+                .into_iter()
+                .map(|item| value_object(py, item))
+                .collect::<PyResult<Vec<_>>>()?;
+            Ok(PyList::new(py, items)?.into_any())
+        }
+        Value::Map(map) => Ok(dict_of(py, &map)?.into_any()),
+        Value::Absent => Ok(py.None().into_bound(py)),
+    }
+}
+
+fn dict_of<'py>(py: Python<'py>, map: &Map) -> PyResult<Bound<'py, PyDict>> {
+    let keys: Vec<Bound<'py, PyAny>> = match &map.keys {
+        MapKeys::Int64(keys) => keys
+            .iter()
+            .map(|key| key.into_bound_py_any(py))
+            .collect::<PyResult<_>>()?,
+        MapKeys::String(keys) => keys
+            .iter()
+            .map(|key| PyString::from_bytes(py, key).map(Bound::into_any))
+            .collect::<PyResult<_>>()?,
+    };
+    let values: Vec<Bound<'py, PyAny>> = match &map.values {
+        MapValues::Float(values) => values
+            .iter()
+            .map(|value| value.into_bound_py_any(py))
+            .collect::<PyResult<_>>()?,
+        MapValues::Double(values) => values
+            .iter()
+            .map(|value| value.into_bound_py_any(py))
+            .collect::<PyResult<_>>()?,
+        MapValues::Int64(values) => values
+            .iter()
+            .map(|value| value.into_bound_py_any(py))
+            .collect::<PyResult<_>>()?,
+        MapValues::String(values) => values
+            .iter()
+            .map(|value| PyString::from_bytes(py, value).map(Bound::into_any))
+            .collect::<PyResult<_>>()?,
+    };
+    let dict = PyDict::new(py);
+    for (key, value) in std::iter::zip(keys, values) {
+        dict.set_item(key, value)?;
+    }
+    Ok(dict)
+}

@@ -1,0 +1,140 @@
+"""Forking a process whose threads are running: the children use sessions made before and after."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+import child
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+# Each child has five seconds to use an old and a new session; a child that hangs is killed by its alarm.
+FORKS = """
+import os, signal, sys, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+import numpy, inferlite, make_models
+options = inferlite.SessionOptions()
+options.intra_op_num_threads = {threads}
+old = inferlite.InferenceSession(make_models.path("mlp"), options)
+x = numpy.ones(({rows}, 16), numpy.float32)
+(wanted,) = old.run(None, {{"x": x}})
+stop = threading.Event()
+
+def work():
+    while not stop.is_set():
+        old.run(None, {{"x": x}})
+
+threads = [threading.Thread(target=work) for _ in range(8)]
+[thread.start() for thread in threads]
+failed = []
+for number in range({forks}):
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(5)
+        status = 1
+        try:
+            (given,) = old.run(None, {{"x": x}})
+            assert given.tobytes() == wanted.tobytes()
+            new = inferlite.InferenceSession(make_models.path("mlp"), options)
+            (given,) = new.run(None, {{"x": x}})
+            assert given.tobytes() == wanted.tobytes()
+            call = new.bind({{"x": x}})
+            assert call()[0].tobytes() == wanted.tobytes()
+            status = 0
+        except BaseException as error:
+            print(type(error), error, file=sys.stderr, flush=True)
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    if status:
+        failed.append((number, status))
+        if len(failed) == 3:
+            break
+stop.set()
+[thread.join() for thread in threads]
+(given,) = old.run(None, {{"x": x}})
+assert given.tobytes() == wanted.tobytes()
+assert not failed, failed
+"""
+
+
+@pytest.mark.parametrize(
+    ("threads", "rows", "forks"),
+    [
+        pytest.param(1, 1, 200, id="one thread"),
+        pytest.param(2, 4096, 50, id="a pool of threads at work"),
+        pytest.param(0, 1, 50, id="the default threads"),
+    ],
+)
+def test_children_use_old_and_new_sessions(
+    threads: int, rows: int, forks: int, child_environment: dict[str, str]
+) -> None:
+    child.run(FORKS.format(threads=threads, rows=rows, forks=forks), child_environment, limit=100)
+
+
+def test_bound_calls_and_models_survive_a_fork(child_environment: dict[str, str]) -> None:
+    code = """
+        import os, signal, numpy, inferlite, make_models
+        x = numpy.ones((1, 4), numpy.float32)
+        session = inferlite.InferenceSession(make_models.path("double"))
+        call = session.bind({"x": x})
+        model = inferlite.load(make_models.path("double"))
+        call(), model(x)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            status = 1
+            try:
+                assert call()[0].tolist() == [[2.0] * 4]
+                assert model(x).tolist() == [[2.0] * 4]
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert call()[0].tolist() == model(x).tolist()
+    """
+    child.run(code, child_environment)
+
+
+def test_a_forked_child_exits_through_the_interpreter(child_environment: dict[str, str]) -> None:
+    code = """
+        import faulthandler, os, signal, sys, warnings, numpy, inferlite, make_models
+        # Its watchdog is a thread that the child would wait for at its end.
+        faulthandler.cancel_dump_traceback_later()
+        warnings.simplefilter("ignore", DeprecationWarning)
+        x = numpy.ones((1, 16), numpy.float32)
+        options = inferlite.SessionOptions()
+        options.intra_op_num_threads = 2
+        session = inferlite.InferenceSession(make_models.path("mlp"), options)
+        session.run(None, {"x": x})
+        # onnxruntime's own sessions do not survive a fork: the other back end can only leave them alone.
+        for use in (False, True) if inferlite.backend == "native" else (False,):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(5)
+                if use:
+                    session.run(None, {"x": x})
+                sys.exit(0)
+            assert os.waitpid(child, 0)[1] == 0, use
+    """
+    child.run(code, child_environment)
+
+
+def test_multiprocessing_with_fork_runs_a_global_session(child_environment: dict[str, str]) -> None:
+    code = """
+        import multiprocessing, warnings, numpy, inferlite, make_models
+        warnings.simplefilter("ignore", DeprecationWarning)
+        session = inferlite.InferenceSession(make_models.path("double"))
+        x = numpy.ones((1, 4), numpy.float32)
+        session.run(None, {"x": x})
+
+        def work(number):
+            return session.run(None, {"x": x * number})[0].tolist()
+
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            assert pool.map(work, range(20)) == [[[2.0 * number] * 4] for number in range(20)]
+    """
+    child.run(code, child_environment)

@@ -1,0 +1,256 @@
+"""The judge of the drop-in: the installed onnxruntime says what an answer or an exception has to be.
+
+`compare` runs one call on both sides and asserts that they end alike. Where inferlite is meant to end differently, a
+row of DIFFERENCES says so; docs/dropin.md is made from that table, and `proves` ties every row to its test.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import make_models
+import numpy as np
+import onnxruntime
+
+import inferlite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# What the judge would warn about (declared shapes that are no truth) is what many tests are made of.
+onnxruntime.set_default_logger_severity(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One case in which inferlite does not end as onnxruntime does.
+
+    Attributes:
+        case: What the caller does.
+        onnxruntime: How the installed onnxruntime ends.
+        inferlite: How inferlite ends, on both back ends unless the text names one.
+        reason: Why inferlite does not follow.
+    """
+
+    case: str
+    onnxruntime: str
+    inferlite: str
+    reason: str
+
+
+DIFFERENCES = (
+    Difference(
+        case="bytes arrays (dtype `S`) as string tensors",
+        onnxruntime="reads items that fill the width past their end",
+        inferlite="takes exactly the bytes of each item, decoded as UTF-8",
+        reason="wrong data and memory that is not the caller's to see",
+    ),
+    Difference(
+        case="arrays of another byte order (`>f4`)",
+        onnxruntime="takes the bytes as they lie, so the values are garbage",
+        inferlite="swaps the bytes into a copy",
+        reason="a silently wrong answer",
+    ),
+    Difference(
+        case="objects whose `str()` raises, as strings",
+        onnxruntime="crashes the interpreter (segmentation fault)",
+        inferlite="raises the exception of `str()`",
+        reason="no input may crash the interpreter",
+    ),
+    Difference(
+        case="the class `numpy.ndarray` as an input",
+        onnxruntime="crashes the interpreter (segmentation fault)",
+        inferlite="RuntimeError, as for any other class",
+        reason="no input may crash the interpreter",
+    ),
+    Difference(
+        case="a provider that cannot be used, and the CPU tried instead",
+        onnxruntime="prints to standard output",
+        inferlite="logs a warning to the logger `inferlite`",
+        reason="standard output belongs to the program",
+    ),
+    Difference(
+        case="`SessionOptions.add_initializer` with a temporary OrtValue",
+        onnxruntime="uses memory that is freed already, and may crash",
+        inferlite="keeps the value alive (`inferlite.SessionOptions`, Python back end); the native one refuses it",
+        reason="no use of freed memory",
+    ),
+    Difference(
+        case="both TensorRT providers in one session",
+        onnxruntime="AttributeError, for a name that its fallback to the CPU needs and does not have yet",
+        inferlite="falls back to the CPU as for other providers that cannot be used",
+        reason="the exception says nothing of the mistake",
+    ),
+    Difference(
+        case="a message of the runtime with bytes that are not UTF-8",
+        onnxruntime="UnicodeDecodeError, for a failure of any kind",
+        inferlite="the class of the failure, with these bytes replaced (native back end)",
+        reason="the exception says nothing of the failure",
+    ),
+    Difference(
+        case="a sequence with a tensor of another type",
+        onnxruntime="RuntimeError that quotes a line of its source",
+        inferlite="RuntimeError that names the input and both types (native back end)",
+        reason="the text says nothing to a caller",
+    ),
+    Difference(
+        case="an input that does not fit and an unknown output in one call",
+        onnxruntime="InvalidArgument about the input",
+        inferlite="InvalidArgument about the output (native back end)",
+        reason="names are looked up before anything is computed",
+    ),
+    Difference(
+        case="creating a session while other threads run",
+        onnxruntime="holds the GIL until the model is loaded",
+        inferlite="releases the GIL (native back end)",
+        reason="other threads stall for the whole creation",
+    ),
+)
+
+_proofs: dict[str, str] = {}
+
+
+def proves(case: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Mark a test as the proof of the difference with this case."""
+    known = [difference.case for difference in DIFFERENCES]
+    if case not in known:
+        message = f"no difference has the case {case!r}; there are {known}"
+        raise LookupError(message)
+
+    def mark(test: Callable[..., Any]) -> Callable[..., Any]:
+        _proofs[case] = f"{test.__module__}.{test.__name__}"
+        return test
+
+    return mark
+
+
+def unproved() -> list[str]:
+    """The cases of DIFFERENCES that no imported test proves."""
+    return [difference.case for difference in DIFFERENCES if difference.case not in _proofs]
+
+
+@cache
+def _built(name: str) -> bytes:
+    return make_models.build(name)
+
+
+@cache
+def reference(model: bytes) -> onnxruntime.InferenceSession:
+    """onnxruntime's session of a model, shared by all tests."""
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+
+def pair(model: str | bytes) -> tuple[Any, Any]:
+    """A session of the active back end and one of onnxruntime; the model is a name of make_models or bytes.
+
+    onnxruntime's session is shared by all tests, ours is new.
+    """
+    content = _built(model) if isinstance(model, str) else model
+    return inferlite.InferenceSession(content, providers=["CPUExecutionProvider"]), reference(content)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended: with a value, or with an exception."""
+
+    value: Any = None
+    error: Exception | None = None
+
+
+def outcome(call: Callable[[], Any]) -> Outcome:
+    """Make a call and keep how it ended."""
+    try:
+        return Outcome(value=call())
+    except Exception as error:  # noqa: BLE001 - every ending is data here
+        return Outcome(error=error)
+
+
+def compare(ours: Any, theirs: Any, feed: Any, outputs: Any = None) -> Outcome:
+    """Run one feed on inferlite's session and on onnxruntime's, and assert the same ending; return ours."""
+    return compare_calls(lambda: ours.run(outputs, feed), lambda: theirs.run(outputs, feed))
+
+
+def compare_calls(ours: Callable[[], Any], theirs: Callable[[], Any]) -> Outcome:
+    """Make our call and their call, and assert the same value or the same exception; return our outcome."""
+    wanted = outcome(theirs)
+    given = outcome(ours)
+    assert_same_outcome(given, wanted)
+    return given
+
+
+def assert_same_outcome(given: Outcome, wanted: Outcome) -> None:
+    """Both ended with the same value, bit for bit, or with the same class of exception and the same text."""
+    if wanted.error is None:
+        if given.error is not None:
+            message = f"onnxruntime gives {wanted.value!r}, inferlite raises {describe(given.error)}"
+            raise AssertionError(message) from given.error
+        assert_same_value(given.value, wanted.value)
+        return
+    if given.error is None:
+        message = f"onnxruntime raises {describe(wanted.error)}, inferlite gives {given.value!r}"
+        raise AssertionError(message)
+    assert_same_error(given.error, wanted.error)
+
+
+def describe(error: BaseException) -> str:
+    """The class, with its module, and the text of an exception."""
+    kind = type(error)
+    return f"{kind.__module__}.{kind.__qualname__}: {error}"
+
+
+def assert_same_error(given: BaseException, wanted: BaseException) -> None:
+    """The same class object and the same text.
+
+    Of pybind's list of signatures only the first line counts, and line numbers in onnxruntime's sources do not. Texts
+    that quote a line of those sources say nothing to a caller: inferlite words them anew.
+    """
+    assert type(given) is type(wanted), f"wanted {describe(wanted)}\ngot {describe(given)}"
+    if str(wanted).startswith("/onnxruntime_src/") and not str(given).startswith("/onnxruntime_src/"):
+        assert str(given), "an exception without a text"
+        return
+    assert _comparable(given) == _comparable(wanted), f"wanted {describe(wanted)}\ngot {describe(given)}"
+
+
+def _comparable(error: BaseException) -> str:
+    text = str(error)
+    if re.search("incompatible (function|constructor) arguments", text):
+        return text.splitlines()[0]
+    return re.sub(r"(\.(?:cc|h|cpp)):\d+\b", r"\1:_", text)
+
+
+def assert_same_value(given: Any, wanted: Any, where: str = "result") -> None:
+    """The same types and the same bits, through lists and dicts; arrays in C order with equal dtype and shape."""
+    assert type(given) is type(wanted), f"{where}: {type(given)} instead of {type(wanted)}"
+    if isinstance(wanted, np.ndarray):
+        _assert_same_array(given, wanted, where)
+    elif isinstance(wanted, (list, tuple)):
+        assert len(given) == len(wanted), f"{where}: {len(given)} items instead of {len(wanted)}"
+        for index, (one, other) in enumerate(zip(given, wanted, strict=True)):
+            assert_same_value(one, other, f"{where}[{index}]")
+    elif isinstance(wanted, dict):
+        assert_same_value(list(given), list(wanted), f"keys of {where}")
+        for key, value in wanted.items():
+            assert_same_value(given[key], value, f"{where}[{key!r}]")
+    elif isinstance(wanted, float):
+        assert struct.pack("=d", given) == struct.pack("=d", wanted), f"{where}: {given} instead of {wanted}"
+    else:
+        assert given == wanted, f"{where}: {given!r} instead of {wanted!r}"
+
+
+def _assert_same_array(given: np.ndarray, wanted: np.ndarray, where: str) -> None:
+    assert given.dtype == wanted.dtype, f"{where}: dtype {given.dtype} instead of {wanted.dtype}"
+    assert given.dtype.isnative, f"{where}: dtype {given.dtype.str} is not native"
+    assert given.shape == wanted.shape, f"{where}: shape {given.shape} instead of {wanted.shape}"
+    assert given.flags.c_contiguous, f"{where}: not in C order"
+    assert given.flags.writeable == wanted.flags.writeable, f"{where}: writeable is {given.flags.writeable}"
+    if wanted.dtype.hasobject:
+        assert_same_value(given.ravel().tolist(), wanted.ravel().tolist(), where)
+    elif given.tobytes() != wanted.tobytes():
+        # numpy's message shows where they part; equal values may still have other bits (signed zeros, NaN payloads).
+        np.testing.assert_array_equal(given, wanted, err_msg=where)
+        message = f"{where}: equal values, other bits"
+        raise AssertionError(message)

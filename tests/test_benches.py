@@ -1,0 +1,411 @@
+"""The benchmarks' own logic, on a clock that the tests hold; nothing here asserts a speed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from inferlite._measure import Comparison, compare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parent.parent
+# The benchmarks are no part of the installed package.
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+from benches import __main__ as command  # noqa: E402 - found through the line above
+from benches import bind, harness, machine, models, questions, report, run, subject, targets, threads  # noqa: E402
+
+BOUNDED = targets.Target("run", "identity-1x4", "ours", "onnxruntime run", 0.5)
+NO_SLOWER = replace(BOUNDED, bound="no slower")
+PUBLISHED = replace(BOUNDED, bound="published")
+FACTS = {"processor": "an example | of one", "command": "python -m benches --check"}
+
+
+class ScriptedClock:
+    """A clock that moves only when it is told to; reading it costs nothing."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.now = 0
+
+    def __call__(self) -> int:
+        """Tell the time in nanoseconds."""
+        return self.now
+
+    def pass_time(self, nanoseconds: int) -> None:
+        """Let a call take this long."""
+        self.now += nanoseconds
+
+
+def a_comparison(*ratios: float) -> Comparison:
+    return compare([ratio * 1e-6 for ratio in ratios], [1e-6] * len(ratios), calls_per_round=1)
+
+
+def write_targets(folder: Path, **changes: object) -> Path:
+    table: dict[str, object] = {
+        "question": "run",
+        "cases": ["identity-1x4"],
+        "ours": "InferenceSession.run",
+        "peer": "onnxruntime run",
+        "bound": 0.5,
+    }
+    table |= changes
+    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if value is not None]
+    path = folder / "targets.toml"
+    path.write_text("\n".join(["[[target]]", *lines, ""]), encoding="utf-8")
+    return path
+
+
+# targets
+
+
+def test_every_line_of_the_targets_has_a_bench_and_every_bench_a_line() -> None:
+    pairs = questions.pair(questions.CASES, targets.read_targets())
+    assert len(pairs) == len(questions.CASES)
+    assert all(target.key == case.key for target, case in pairs)
+
+
+def test_the_promises_of_the_design_are_among_the_targets() -> None:
+    bounds = {target.key: target.bound for target in targets.read_targets()}
+    for case in ("identity-1x4", "8-in-1-out", "1-in-8-out"):
+        assert bounds["run", case, "onnxruntime run"] == 0.5
+    assert {bound for (question, _, peer), bound in bounds.items() if (question, peer[:5]) == ("bind", "C API")} == {
+        1.15
+    }
+    assert bounds["threads", "mlp-16-32-16-4, 16 threads", "onnxruntime run"] == 0.25
+    assert bounds["imports", "import", "python -c 'import numpy, onnxruntime'"] == "no slower"
+    assert {bound for (question, _, _), bound in bounds.items() if question == "creation"} == {"no slower"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"bound": None}, "target 1 of `targets.toml` lacks keys ['bound'] and has unknown keys []"),
+        ({"limit": 1}, "target 1 of `targets.toml` lacks keys [] and has unknown keys ['limit']"),
+        ({"ours": 3}, "target 1 of `targets.toml`: `ours` is 3, but a text is wanted"),
+        ({"cases": []}, "target 1 of `targets.toml`: `cases` is [], but a list of texts is wanted"),
+        (
+            {"bound": "fast"},
+            (
+                "target 1 of `targets.toml`: `bound` is 'fast', "
+                "but a ratio above 0.0, `no slower` or `published` is wanted"
+            ),
+        ),
+        (
+            {"bound": 0.0},
+            "target 1 of `targets.toml`: `bound` is 0.0, but a ratio above 0.0, `no slower` or `published` is wanted",
+        ),
+        (
+            {"cases": ["identity-1x4", "identity-1x4"]},
+            "`targets.toml` holds `run / identity-1x4 / onnxruntime run` twice",
+        ),
+    ],
+)
+def test_a_malformed_target_is_named(tmp_path: Path, changes: dict[str, object], text: str) -> None:
+    with pytest.raises(targets.TargetsError) as caught:
+        targets.read_targets(write_targets(tmp_path, **changes))
+    assert str(caught.value) == text
+
+
+def test_a_bench_without_target_and_a_target_without_bench_are_both_named() -> None:
+    with pytest.raises(questions.UnmatchedError) as caught:
+        questions.pair([run.CASES[1]], [BOUNDED])
+    assert str(caught.value) == (
+        "target without a bench: run / identity-1x4 / onnxruntime run; "
+        "bench without a target: run / 8-in-1-out / onnxruntime run"
+    )
+
+
+def test_a_number_bounds_the_median_whatever_the_interval() -> None:
+    assert BOUNDED.is_met_by(a_comparison(0.2, 0.5, 0.9)) is True
+    assert BOUNDED.is_met_by(a_comparison(0.1, 0.51, 0.52)) is False
+
+
+def test_no_slower_bounds_the_upper_end_of_the_interval() -> None:
+    assert NO_SLOWER.is_met_by(a_comparison(*[1.02] * 9)) is True
+    assert NO_SLOWER.is_met_by(a_comparison(*[0.9] * 5, *[1.2] * 4)) is False
+
+
+def test_a_published_line_has_no_verdict() -> None:
+    assert PUBLISHED.is_met_by(a_comparison(9.0)) is None
+
+
+def test_names_select_questions_cases_and_both() -> None:
+    pairs = questions.pair(questions.CASES, targets.read_targets())
+    assert questions.only(pairs, []) == pairs
+    assert {case.question for _, case in questions.only(pairs, ["bind", "threads"])} == {"bind", "threads"}
+    assert {case.question for _, case in questions.only(pairs, ["identity-1x4"])} == {"run", "creation"}
+    assert [case.key for _, case in questions.only(pairs, ["run/identity-1x4"])] == [BOUNDED.key]
+
+
+def test_an_unknown_name_lists_the_questions() -> None:
+    pairs = questions.pair(questions.CASES, targets.read_targets())
+    with pytest.raises(questions.UnmatchedError) as caught:
+        questions.only(pairs, ["walk"])
+    assert str(caught.value) == (
+        "nothing is called ['walk']; the questions are ['run', 'bind', 'threads', 'creation', 'imports', 'tail']"
+    )
+
+
+# harness
+
+
+def test_a_loop_outside_python_is_compared_per_call() -> None:
+    clock = ScriptedClock()
+    comparison = harness.paired_loops(
+        lambda: clock.pass_time(300),
+        lambda calls: clock.pass_time(200 * calls),
+        rounds=3,
+        calls=1000,
+        clock=clock,
+    )
+    assert comparison.calls_per_round == 1000
+    assert comparison.ours == pytest.approx([300e-9] * 3)
+    assert comparison.theirs == pytest.approx([200e-9] * 3)
+    assert comparison.ratio_spread.p50 == pytest.approx(1.5)
+
+
+def test_self_timed_rounds_alternate_and_stay_paired() -> None:
+    order: list[str] = []
+
+    def side(name: str, times: list[float]) -> float:
+        order.append(name)
+        return times.pop(0)
+
+    ours, theirs = [1.0, 2.0, 3.0], [2.0, 2.0, 2.0]
+    comparison = harness.alternate(lambda: side("ours", ours), lambda: side("theirs", theirs), rounds=3)
+    assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+    assert comparison.ratios == (0.5, 1.0, 1.5)
+
+
+def test_threads_are_counted_from_the_first_start_to_the_last_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def together(self: threads.Crew, jobs: object) -> list[tuple[int, int, int]]:
+        del self, jobs
+        return [(0, 700, 30), (100, 1000, 70)]
+
+    monkeypatch.setattr(threads.Crew, "together", together)
+    with threads.Crew(2) as crew:
+        assert threads.seconds_per_call(crew, [], 0.1) == pytest.approx(1000e-9 / 100)
+
+
+def test_a_crew_starts_together_and_hands_on_an_exception() -> None:
+    with threads.Crew(3) as crew:
+        assert crew.together([lambda number=number: number for number in range(3)]) == [0, 1, 2]  # type: ignore[misc]
+        with pytest.raises(ZeroDivisionError):
+            crew.together([lambda: 1, lambda: 1 // 0, lambda: 3])
+
+
+def test_a_smoke_round_is_short_and_a_real_one_is_not() -> None:
+    smoke, full = harness.Effort(smoke=True), harness.Effort()
+    assert (smoke.rounds(200), full.rounds(200)) == (2, 200)
+    assert (smoke.seconds(0.5), full.seconds(0.5)) == (0.02, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("ours", "text"),
+    [
+        ([], "run of x: 0 outputs, but the peer gives 1"),
+        ([np.zeros(2, np.float64)], "run of x: output 0 is float64[2], but the peer gives float32[2]"),
+        ([np.zeros((1, 2), np.float32)], "run of x: output 0 is float32[1, 2], but the peer gives float32[2]"),
+        ([np.array([0.0, -0.0], np.float32)], "run of x: output 0 differs from the peer's in its bits"),
+    ],
+)
+def test_answers_are_compared_by_their_bits(ours: list[np.ndarray], text: str) -> None:
+    with pytest.raises(harness.WrongAnswerError) as caught:
+        harness.require_same(ours, [np.zeros(2, np.float32)], "run of x")
+    assert str(caught.value) == text
+
+
+def test_equal_bits_pass_even_where_they_are_no_numbers() -> None:
+    harness.require_same([np.array([np.nan])], [np.array([np.nan])], "run of x")
+
+
+def test_only_release_builds_are_timed() -> None:
+    subject.refuse_debug("release")
+    with pytest.raises(harness.RefusedError) as caught:
+        subject.refuse_debug("debug")
+    assert str(caught.value) == "the native back end is a debug build, but only release builds are timed"
+
+
+class ZeroSession:
+    """Answers zeros of its inputs' shapes, whatever the model."""
+
+    def run(self, output_names: list[str] | None, input_feed: subject.Feed) -> list[np.ndarray]:
+        """Answer wrongly."""
+        del output_names
+        return [np.zeros_like(array) for array in input_feed.values()]
+
+
+class WrongSubject:
+    """Gives wrong answers, and leaves bound outputs as they are."""
+
+    name = "wrong"
+    module = "onnxruntime"
+
+    def session(self, model: bytes | str) -> subject.Session:
+        """Ignore the model."""
+        del model
+        return ZeroSession()
+
+    def bind(self, session: subject.Session, feed: subject.Feed, outputs: subject.Arrays | None) -> subject.Bound:
+        """Ignore the inputs."""
+        del session, feed
+        return lambda: list((outputs or {}).values())
+
+    def runtime_loop(self, bound: subject.Bound) -> Callable[[int], object]:
+        """Have none."""
+        del bound
+        message = "no loop here"
+        raise harness.NotMeasurableError(message)
+
+
+@pytest.mark.parametrize("case", [run.CASES[0], bind.CASES[0], threads.CASES[0]], ids=lambda case: case.question)
+def test_a_wrong_answer_is_never_timed(case: harness.Case) -> None:
+    with pytest.raises(harness.WrongAnswerError):
+        case.measure(WrongSubject(), harness.Effort(smoke=True))
+
+
+@pytest.mark.parametrize("name", sorted(set(models.MODELS) - {"mlp-64mb", "identity-16mb", "add-16mb"}))
+def test_models_are_the_same_every_time_and_run(name: str) -> None:
+    made = models.MODELS[name]()
+    assert made.content == models.MODELS[name]().content
+    assert all(np.isfinite(array).all() for array in subject.peer_session(made.content).run(None, made.feed))
+
+
+# report
+
+
+def test_losses_have_a_section_of_their_own() -> None:
+    won = report.Outcome(BOUNDED, a_comparison(0.4, 0.4, 0.4))
+    lost = report.Outcome(replace(PUBLISHED, question="tail", case="alone"), a_comparison(1.5, 1.5, 1.5))
+    text = report.page([won, lost], FACTS)
+    losses = text.partition("## Losses")[2].partition("## run")[0]
+    assert "| tail: alone, against onnxruntime run | 1.50 us | 1.00 us | 1.500 | **1.500** | 1.500 |" in losses
+    assert "identity-1x4" not in losses
+    row = "| identity-1x4 | 400 ns | 1.00 us | 0.400 | **0.400** | 0.400 | 0.400 to 0.400 | 0.50 | pass |"
+    assert row in text
+    assert "| processor | an example \\| of one |" in text
+    assert "`python -m benches --check`" in text
+
+
+def test_a_page_without_losses_says_so() -> None:
+    assert "No case has its whole interval above 1." in report.page([report.Outcome(BOUNDED, a_comparison(0.4))], FACTS)
+
+
+def test_what_was_not_measured_is_on_the_page_and_in_the_document() -> None:
+    outcome = report.Outcome(BOUNDED, None, "no loop here", skipped=True)
+    row = "| identity-1x4 | - | - | - | - | - | - | 0.50 | not measured: no loop here |"
+    assert row in report.page([outcome], FACTS)
+    document = json.loads(json.dumps(report.document([outcome], FACTS)))
+    assert document["results"][0]["verdict"] == "not measured"
+    assert document["results"][0]["problem"] == "no loop here"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (2.5, "2.50 s"),
+        (0.0999, "99.9 ms"),
+        (3.86e-6, "3.86 us"),
+        (0.9996e-3, "1.00 ms"),
+        (63.4e-9, "63.4 ns"),
+        (150e-6, "150 us"),
+    ],
+)
+def test_times_have_three_digits_and_a_unit(seconds: float, text: str) -> None:
+    assert report.duration(seconds) == text
+
+
+def test_the_facts_name_machine_versions_commit_and_command() -> None:
+    facts = machine.describe("native", ["--check", "--only", "run"])
+    assert {"processor", "cores", "python", "inferlite", "onnxruntime", "numpy", "commit"} <= set(facts)
+    assert facts["command"] == "python -m benches --check --only run"
+    assert all(facts.values())
+
+
+# command line
+
+
+def test_a_smoke_round_writes_its_document_and_prints_no_ratio(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "results.json"
+    arguments = ["--smoke", "--ours", "onnxruntime", "--only", "run/identity-1x4", "--json", str(path)]
+    assert command.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("[1/1] run / identity-1x4 against onnxruntime run: answers equal, 2 rounds (")
+    assert "ratio" not in printed
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert len(document["results"][0]["comparison"]["ratios"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("ratio", "code", "verdict", "kept"),
+    [(0.4, 0, "PASS", 1), (0.6, 1, "FAIL", 0)],
+)
+def test_a_missed_target_fails_the_check(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    ratio: float,
+    code: int,
+    verdict: str,
+    kept: int,
+) -> None:
+    scripted = replace(run.CASES[0], measure=lambda _subject, _effort: a_comparison(ratio, ratio, ratio))
+    monkeypatch.setattr(command, "CASES", (scripted,))
+    monkeypatch.setattr(command, "read_targets", lambda: (BOUNDED,))
+    page = tmp_path / "docs" / "page.md"
+    assert command.main(["--check", "--ours", "onnxruntime", "--report", str(page)]) == code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith(f"{verdict:12} run / identity-1x4 against onnxruntime run: ")
+    assert lines[-2].endswith("(median at most 0.50)")
+    assert lines[-1] == f"{kept} of 1 lines kept or without bound"
+    assert f"| {verdict.lower()} |" in page.read_text(encoding="utf-8")
+
+
+def test_a_wrong_answer_fails_the_run_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong(_subject: object, _effort: object) -> Comparison:
+        message = "output 0 differs"
+        raise harness.WrongAnswerError(message)
+
+    second = replace(BOUNDED, case="8-in-1-out")
+    monkeypatch.setattr(command, "CASES", (replace(run.CASES[0], measure=wrong), run.CASES[1]))
+    monkeypatch.setattr(command, "read_targets", lambda: (BOUNDED, second))
+    assert command.main(["--smoke", "--ours", "onnxruntime"]) == 1
+    first, other = capsys.readouterr().out.splitlines()
+    assert "not measured: output 0 differs" in first
+    assert "answers equal" in other
+
+
+def test_a_target_that_was_not_measured_fails_the_check_but_not_a_smoke_round() -> None:
+    name = "bind/mlp-16-32-16-4, fresh outputs"
+    assert command.main(["--smoke", "--ours", "onnxruntime", "--only", name]) == 0
+    assert command.main(["--check", "--ours", "onnxruntime", "--only", name]) == 1
+
+
+def test_smoke_rounds_are_never_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--smoke", "--report", "page.md"])
+    assert "a smoke round gives no figures to report" in capsys.readouterr().err
+
+
+def test_a_debug_build_ends_with_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(name: str) -> subject.Subject:
+        message = f"no {name}"
+        raise harness.RefusedError(message)
+
+    monkeypatch.setattr(command, "choose", refuse)
+    assert command.main(["--smoke"]) == 2
+    assert capsys.readouterr().err == "error: no native\n"

@@ -1,0 +1,58 @@
+"""The ONNX backend test suite: onnxruntime and inferlite end alike on each of its cases, bit for bit.
+
+The cases come in batches, since a test of pytest's costs about as much as a case: a batch reports every case in it that
+fails. Both back ends run all of them; the answers of onnxruntime are computed once for both.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnxruntime
+import pytest
+from packaging.version import Version
+
+import inferlite
+import onnx_suite
+import oracle
+
+BATCHES = 32
+CASES = 2_033
+# Passing with onnxruntime 1.32; older ones lack operators. The suite of another onnx has other cases.
+PASSING = 1_698
+KNOWN_SUITE = Version(onnx.__version__).release[:2] == (1, 23)
+KNOWN_RUNTIME = Version(onnxruntime.__version__).release[:2] >= (1, 32)
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_cases_end_as_onnxruntime_bit_for_bit(backend: str, batch: int) -> None:
+    cases = onnx_suite.load()
+    failures = []
+    for index in range(batch, len(cases), BATCHES):
+        given = onnx_suite.end(cases[index], inferlite.InferenceSession, inferlite.SessionOptions)
+        try:
+            oracle.assert_same_outcome(given, onnx_suite.judged(index))
+        except AssertionError as error:
+            failures.append(f"{cases[index].name} on {backend}: {error}")
+    assert not failures, f"{len(failures)} cases of this batch fail:\n" + "\n".join(failures)
+
+
+@pytest.mark.skipif(not KNOWN_SUITE, reason="another version of onnx generates another suite")
+def test_the_suite_is_complete() -> None:
+    assert len(onnx_suite.load()) == CASES
+
+
+@pytest.mark.skipif(not (KNOWN_SUITE and KNOWN_RUNTIME), reason="counted with onnx 1.23 and onnxruntime 1.32")
+def test_onnxruntime_passes_what_it_is_known_to_pass() -> None:
+    cases = onnx_suite.load()
+    passing = [case.name for index, case in enumerate(cases) if onnx_suite.passes(case, onnx_suite.judged(index))]
+    assert len(passing) >= PASSING
+
+
+def test_a_wrong_answer_does_not_count_as_passing() -> None:
+    cases = onnx_suite.load()
+    index = next(index for index, case in enumerate(cases) if case.name == "node/test_abs")
+    ended = onnx_suite.judged(index)
+    assert onnx_suite.passes(cases[index], ended)
+    wrong = oracle.Outcome(value=[[-value for value in outputs] for outputs in ended.value])
+    assert not onnx_suite.passes(cases[index], wrong)
+    assert not onnx_suite.passes(cases[index], oracle.Outcome(error=ValueError("x")))
