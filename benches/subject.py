@@ -117,10 +117,13 @@ class _Inferlite:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._session_class = import_module("inferlite").InferenceSession
+        package = import_module("inferlite")
+        self._session_class, self._options_class = package.InferenceSession, package.SessionOptions
 
     def session(self, model: bytes | str) -> Session:
-        made: Session = self._session_class(model, one_thread(), list(PROVIDERS))
+        options = self._options_class()
+        options.intra_op_num_threads = 1
+        made: Session = self._session_class(model, options, list(PROVIDERS))
         return made
 
     def bind(self, session: Session, feed: Feed, outputs: Arrays | None) -> Bound:

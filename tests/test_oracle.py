@@ -72,3 +72,13 @@ def test_another_text_is_not_the_same_exception() -> None:
 def test_lists_of_signatures_are_compared_by_their_first_line() -> None:
     first = "run(): incompatible function arguments. The following argument types are supported:"
     oracle.assert_same_error(TypeError(f"{first}\n ours"), TypeError(f"{first}\n theirs"))
+
+
+def test_the_page_for_users_is_made_from_the_table() -> None:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        import write_dropin
+    finally:
+        sys.path.pop(0)
+    remedy = "run scripts/write_dropin.py"
+    assert write_dropin.PAGE.read_text(encoding="utf-8") == write_dropin.page(), remedy

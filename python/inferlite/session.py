@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from inferlite import _core, providers as provider_rules
@@ -90,10 +91,6 @@ class InferenceSession(_core.Session):
             except Exception as fallback_error:
                 raise fallback_error from error
             self.disable_fallback()
-        self._inputs_meta = [NodeArg(*description) for description in self._inputs()]
-        self._outputs_meta = [NodeArg(*description) for description in self._outputs()]
-        self._initializers_meta = [NodeArg(*description) for description in self._overridable_initializers()]
-        self._metadata = ModelMetadata(self._model_metadata())
         if reads_config and not _config_is_read() and MODEL_CONFIG_KEY in self._metadata.custom_metadata_map:
             refuse("config_from_model", "`read_config_from_model` for a model that holds options")
 
@@ -128,6 +125,24 @@ class InferenceSession(_core.Session):
     def engine(self) -> Literal["onnxruntime"]:
         """What runs the model."""
         return "onnxruntime"
+
+    # Made when they are asked for: a service that makes many sessions seldom looks at them.
+
+    @cached_property
+    def _inputs_meta(self) -> list[NodeArg]:
+        return [NodeArg(*description) for description in self._inputs()]
+
+    @cached_property
+    def _outputs_meta(self) -> list[NodeArg]:
+        return [NodeArg(*description) for description in self._outputs()]
+
+    @cached_property
+    def _initializers_meta(self) -> list[NodeArg]:
+        return [NodeArg(*description) for description in self._overridable_initializers()]
+
+    @cached_property
+    def _metadata(self) -> ModelMetadata:
+        return ModelMetadata(self._model_metadata())
 
     def get_inputs(self) -> list[NodeArg]:
         """The inputs that a call passes; the same list each time."""

@@ -87,7 +87,7 @@ for name, case in cases.{table}.items():
     size, blocks = lost_by(call)
     # The runtime itself keeps up to two kilobytes of each failed run and drops them after some hundred runs; whether
     # such calls lose less than that is for the soak run to say.
-    bound = 2_000 if call() else 8
+    bound = 2_000 if call() else 64
     if size >= bound or blocks >= 0.25:
         leaks.append(f"{{name}}: {{size:.1f}} bytes and {{blocks:.2f}} Python blocks per call")
 assert not leaks, "\\n".join(leaks)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 from onnxruntime.capi import _pybind_state as state
 
+from inferlite._fallback import forks
 from inferlite._checks import unbindable
 from inferlite.metadata import tensor_spec
 
@@ -36,9 +38,14 @@ class BoundCall:
             onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument: There is no such input or output.
         """
         self._lock = threading.Lock()
+        self._generation = forks.generation()
         feed = _checked_inputs(session, inputs)
+        # numpy moves no array that a weak reference looks at, not even by `resize(refcheck=False)`.
+        self._pins = [weakref.ref(array) for array in feed.values()]
         if isinstance(outputs, Mapping):
-            self._run = _onto(session, feed, _checked_outputs(session, outputs))
+            given = _checked_outputs(session, outputs)
+            self._pins += [weakref.ref(array) for array in given.values()]
+            self._run = _onto(session, feed, given)
             return
         names = _output_names(session, outputs)
 
@@ -55,6 +62,9 @@ class BoundCall:
             RuntimeError: Another thread is in this call.
             onnxruntime.capi.onnxruntime_pybind11_state.Fail: The run fails; and the other classes of onnxruntime.
         """
+        if self._generation != forks.generation():
+            # A thread of the parent may have held the lock, and nobody is left to release it.
+            self._lock, self._generation = threading.Lock(), forks.generation()
         if not self._lock.acquire(blocking=False):
             message = "a bound call runs once at a time; bind once per thread"
             raise RuntimeError(message)
@@ -74,6 +84,7 @@ def _onto(
     devices = [onnxruntime.OrtDevice.make("cpu", 0)._get_c_device()] * len(outputs)  # noqa: SLF001 - no public way
 
     def run() -> list[Any]:
+        session._survive_fork()  # noqa: SLF001 - a class of this package
         session.run_with_ortvaluevector(options, list(feed), feeds, list(outputs), results, devices)
         return list(outputs.values())
 

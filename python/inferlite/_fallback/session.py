@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
+from inferlite._fallback import forks
 from inferlite._fallback.bound import BoundCall
 from inferlite._fallback.feeds import readable_feed
 
@@ -58,6 +59,7 @@ class InferenceSession(onnxruntime.InferenceSession):
         del hold_gil
         self._may_fall_back = int(kwargs.get("enable_fallback", 1)) == 1
         self._is_creating = True
+        self._generation = forks.generation()
         try:
             # onnxruntime's own way to fall back prints to standard output; `_create_inference_session` does it here.
             super().__init__(
@@ -157,6 +159,16 @@ class InferenceSession(onnxruntime.InferenceSession):
             >>> (y,) = call()  # doctest: +SKIP
         """
         return BoundCall(self, inputs, outputs)
+
+    def _survive_fork(self) -> None:
+        """Make the session anew in a forked child; the parent's waits for threads that stayed there."""
+        if self._generation != forks.generation():
+            forks.leave_behind(self._sess)
+            self._sess_options = self._sess_options_initial
+            # A list: `get_provider_options` is keyed in another order.
+            options = [self._provider_options.get(name, {}) for name in self._providers]
+            super()._create_inference_session(list(self._providers), options)
+            self._generation = forks.generation()
 
     def disable_fallback(self) -> None:
         """Let a failing execution provider fail the run."""

@@ -91,19 +91,27 @@ impl Model {
     /// Whether a run of so many input elements is over sooner than an interpreter's lock can be handed to another
     /// thread and back, and cannot wait for anyone.
     ///
-    /// True only for an engine whose run is a straight line on the calling thread, for sizes whose 99.9th percentile
-    /// is quick, and while no run that gave the lock away is under way, which could hold a lock of the runtime.
+    /// True only for an engine whose run is a straight line on the calling thread, for sizes whose 99th percentile
+    /// is quick, and while no longer run that gave the lock away is under way, which could hold a lock of the runtime.
     #[inline]
     #[must_use]
     pub fn is_inline(&self, elements: usize) -> bool {
         self.is_straight_line && self.pace.is_quick(elements) && self.detached.load(Ordering::Relaxed) == 0
     }
 
-    /// Counts a run that gave the interpreter's lock away, until the guard is dropped.
+    /// Counts a run of so many input elements that gave the interpreter's lock away, until the guard is dropped, which
+    /// should be before the lock is taken back.
+    ///
+    /// Only runs that are not known to be quick count: to wait for a quick one costs less than handing over the lock, and
+    /// if they counted, many threads would keep each other from ever keeping it.
     #[inline]
-    pub fn detach(&self) -> Detached<'_> {
+    #[must_use]
+    pub fn detach(&self, elements: usize) -> Option<Detached<'_>> {
+        if self.pace.is_quick(elements) {
+            return None;
+        }
         self.detached.fetch_add(1, Ordering::Relaxed);
-        Detached(&self.detached)
+        Some(Detached(&self.detached))
     }
 
     fn rows(&self, call: &Call<'_>) -> u64 {

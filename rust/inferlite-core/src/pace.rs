@@ -9,11 +9,15 @@ pub const QUICK: Duration = Duration::from_micros(10);
 pub const WINDOW: u32 = 1024;
 /// While a size is quick, one run in so many is timed: reading the clock twice is 4 % of the shortest run.
 pub const SAMPLED: u32 = 8;
-/// The 99.9th percentile of a window is quick as long as no more than this many of its runs are not.
-const TOLERATED: u32 = WINDOW / 1000;
+/// The 99th percentile of a window is quick as long as no more than this many of its runs are not.
+///
+/// Not the 99.9th: on a virtual machine of two processors, interrupts alone stretched 0.1 % of runs of 2 us beyond 10 us,
+/// and with 16 threads that look whether it is their turn, 0.4 %. The GIL is no worse kept during those than during any
+/// other Python code that is interrupted.
+const TOLERATED: u32 = WINDOW / 100;
 const CLASSES: usize = usize::BITS as usize + 1;
 
-/// The largest input size for which the 99.9th percentile of the last runs is quick.
+/// The largest input size for which the 99th percentile of the last runs is quick.
 ///
 /// Sizes are kept by power of two; within a class only sizes up to the largest one that was measured count. A size
 /// is quick only if every smaller class that was measured is quick, too.
@@ -158,10 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn one_slow_run_in_a_thousand_is_tolerated_and_a_second_is_not() {
+    fn one_slow_run_in_a_hundred_is_tolerated_and_the_next_is_not() {
         let pace = Pace::default();
         window(&pace, 4, FAST);
-        pace.record(4, SLOW);
+        for _ in 0..TOLERATED {
+            pace.record(4, SLOW);
+        }
         assert!(pace.is_quick(4));
         pace.record(4, SLOW);
         assert!(!pace.is_quick(4));

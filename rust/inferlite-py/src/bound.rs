@@ -1,7 +1,7 @@
 #![expect(unsafe_code, reason = "binds memory that Python keeps alive")]
 //! A call whose arrays are bound once.
 
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::Arc;
 
 use inferlite_core::runtime::Argument;
 use inferlite_core::runtime::ort::{Binding, Fetch};
@@ -16,6 +16,7 @@ use crate::boundary::{PyCoreError, detach, type_text};
 use crate::feed;
 use crate::logging;
 use crate::session::Opened;
+use crate::turn::{Guard, Turn};
 use crate::value::{list_of, object_of};
 
 /// A call without arguments: reads the bound inputs again, and returns the outputs as a list.
@@ -29,13 +30,14 @@ use crate::value::{list_of, object_of};
 #[pyclass(name = "BoundCall", module = "inferlite._core", frozen, weakref)]
 pub(crate) struct PyBoundCall {
     // Before the arrays: what points into them goes first.
-    binding: Mutex<Binding>,
+    binding: Turn<Binding>,
     model: Arc<Model>,
     elements: usize,
     may_hold_gil: bool,
     /// The arrays to overwrite, `None` for the outputs that are new every time.
     given: Vec<Option<Py<PyAny>>>,
     makes_everything: bool,
+    overwrites_everything: bool,
     _pinned: Vec<Py<PyAny>>,
 }
 
@@ -95,23 +97,45 @@ impl PyBoundCall {
         let binding = unsafe { Binding::new(opened.engine.clone(), &feeds, &fetches) }?;
         Ok(Self {
             elements: binding.elements(),
-            binding: Mutex::new(binding),
+            binding: Turn::new(binding),
             model: opened.model.clone(),
             may_hold_gil: opened.may_hold_gil,
+            overwrites_everything: given.iter().all(Option::is_some),
             makes_everything: given.iter().all(Option::is_none),
             given,
             _pinned: pins.unbind(),
         })
     }
 
-    fn enter(&self) -> PyResult<std::sync::MutexGuard<'_, Binding>> {
-        match self.binding.try_lock() {
-            Ok(binding) => Ok(binding),
-            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => Err(PyRuntimeError::new_err(
-                "a bound call runs once at a time; bind once per thread",
-            )),
+    /// Runs the binding, keeping the GIL where handing it over would cost more than the run.
+    #[inline]
+    fn launch<'b, T: Send>(
+        &self,
+        py: Python<'_>,
+        binding: &'b mut Binding,
+        run: impl FnOnce(&'b mut Binding) -> inferlite_core::Result<T> + Send,
+    ) -> Result<T, PyCoreError> {
+        let start = self.model.start(self.elements);
+        let result = if self.may_hold_gil && self.model.is_inline(self.elements) {
+            run(binding)
+        } else {
+            detach(py, move || {
+                let _detached = self.model.detach(self.elements);
+                run(binding)
+            })
+        };
+        if let Some(start) = start {
+            self.model.took(self.elements, start.elapsed());
         }
+        logging::forward(py);
+        Ok(result?)
+    }
+
+    #[inline]
+    fn enter(&self) -> PyResult<Guard<'_, Binding>> {
+        self.binding
+            .take()
+            .ok_or_else(|| PyRuntimeError::new_err("a bound call runs once at a time; bind once per thread"))
     }
 }
 
@@ -119,19 +143,11 @@ impl PyBoundCall {
 impl PyBoundCall {
     fn __call__<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyList>, PyCoreError> {
         let mut binding = self.enter()?;
-        let start = self.model.start(self.elements);
-        let result = if self.may_hold_gil && self.model.is_inline(self.elements) {
-            binding.run()
-        } else {
-            let _detached = self.model.detach();
-            let binding = &mut *binding;
-            detach(py, move || binding.run())
-        };
-        if let Some(start) = start {
-            self.model.took(self.elements, start.elapsed());
+        if self.overwrites_everything {
+            self.launch(py, &mut binding, Binding::overwrite)?;
+            return Ok(PyList::new(py, self.given.iter().map(Option::as_ref))?);
         }
-        logging::forward(py);
-        let outputs = result?;
+        let outputs = self.launch(py, &mut binding, Binding::run)?;
         if self.makes_everything {
             return Ok(list_of(py, outputs)?);
         }

@@ -1,5 +1,7 @@
 //! The edge between Python and the core: one function that gives the GIL away, one conversion of errors.
 
+use std::sync::{Mutex, PoisonError};
+
 use inferlite_core::{Call, Error, ErrorKind, Model, Outputs};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -50,23 +52,42 @@ impl From<PyCoreError> for PyErr {
 }
 
 /// An exception of `inferlite.exceptions`, which declares them once for both back ends.
-pub(crate) fn inferlite_exception(py: Python<'_>, class: &str, message: String) -> PyResult<PyErr> {
-    let class = py.import("inferlite.exceptions")?.getattr(class)?;
+pub(crate) fn inferlite_exception(py: Python<'_>, class: &'static str, message: String) -> PyResult<PyErr> {
+    let class = exception_class(py, "inferlite.exceptions", class)?;
     Ok(PyErr::from_value(class.call1((message,))?))
+}
+
+/// A class of a module, imported once.
+///
+/// Later calls run no Python code: on CPython before 3.14 a daemon thread that takes the GIL back while the interpreter
+/// ends is unwound through whatever called Python, and Rust in between would abort the process.
+fn exception_class<'py>(py: Python<'py>, module: &'static str, class: &'static str) -> PyResult<Bound<'py, PyAny>> {
+    static CLASSES: Mutex<Vec<(&'static str, Py<PyAny>)>> = Mutex::new(Vec::new());
+    let known = |name| {
+        let classes = CLASSES.lock().unwrap_or_else(PoisonError::into_inner);
+        classes
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, class)| class.bind(py).clone())
+    };
+    if let Some(class) = known(class) {
+        return Ok(class);
+    }
+    let found = py.import(module)?.getattr(class)?;
+    CLASSES
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push((class, found.clone().unbind()));
+    Ok(found)
 }
 
 fn onnxruntime_exception(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     let (code, name) = error.kind().runtime_code().unwrap_or((1, "FAIL"));
     let message = format!("[ONNXRuntimeError] : {code} : {name} : {}", error.message());
-    let class = match class_name(error.kind()) {
-        Some(class) => py.import(ONNXRUNTIME_EXCEPTIONS)?.getattr_opt(class)?,
-        None => None,
-    };
-    // A class that an older onnxruntime does not have stays catchable as what such an onnxruntime would raise.
-    let class = match class {
-        Some(class) => class,
-        None => py.import(ONNXRUNTIME_EXCEPTIONS)?.getattr("Fail")?,
-    };
+    let class = class_name(error.kind()).unwrap_or("Fail");
+    // A class that an older onnxruntime does not have: such an onnxruntime would raise its general one.
+    let class = exception_class(py, ONNXRUNTIME_EXCEPTIONS, class)
+        .or_else(|_| exception_class(py, ONNXRUNTIME_EXCEPTIONS, "Fail"))?;
     Ok(PyErr::from_value(class.call1((message,))?))
 }
 
@@ -109,12 +130,15 @@ pub(crate) fn run<'m>(
     call: &Call<'_>,
     pins: &mut Pins<'_>,
 ) -> Result<Outputs<'m>, PyCoreError> {
-    let result = if may_hold_gil && model.is_inline(call.elements()) {
+    let elements = call.elements();
+    let result = if may_hold_gil && model.is_inline(elements) {
         model.run(call)
     } else {
         pins.forbid_resizing()?;
-        let _detached = model.detach();
-        detach(py, || model.run(call))
+        detach(py, || {
+            let _detached = model.detach(elements);
+            model.run(call)
+        })
     };
     logging::forward(py);
     Ok(result?)
@@ -140,9 +164,7 @@ pub(crate) fn runtime_error(message: impl Into<String>) -> PyErr {
 /// What onnxruntime raises where Python raised while a value was read.
 pub(crate) fn conversion_failure(py: Python<'_>, error: &PyErr) -> PyErr {
     let message = format!("{}: {}", type_text(&error.get_type(py)), error.value(py));
-    let made = py
-        .import(ONNXRUNTIME_EXCEPTIONS)
-        .and_then(|module| module.getattr("Fail"))
+    let made = exception_class(py, ONNXRUNTIME_EXCEPTIONS, "Fail")
         .and_then(|class| Ok(PyErr::from_value(class.call1((message,))?)));
     made.unwrap_or_else(|problem| problem)
 }

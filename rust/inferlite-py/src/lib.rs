@@ -14,6 +14,7 @@ mod model;
 mod run_options;
 mod session;
 mod settings;
+mod turn;
 mod value;
 
 use std::path::PathBuf;

@@ -10,6 +10,7 @@ use inferlite_core::runtime::{Argument, Dim, Signature};
 use inferlite_core::stats::CallStats;
 use inferlite_core::{Error, ErrorKind, Feed, Input, TensorView};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use smallvec::SmallVec;
 
@@ -37,7 +38,8 @@ pub(crate) struct PyModel {
     stats: Arc<CallStats>,
     names: Names,
     /// `inferlite._calls.Reader`: reads calls that are out of the ordinary, and words what is wrong with them.
-    reader: Py<PyAny>,
+    reader: PyOnceLock<Py<PyAny>>,
+    declared: Signature,
 }
 
 #[pymethods]
@@ -61,19 +63,14 @@ impl PyModel {
         let name = if name.is_empty() { graph_name(&engine) } else { name };
         let stats = Arc::<CallStats>::default();
         let opened = Opened::new(py, name.clone(), engine, hold_gil, Some(stats.clone()));
-        let signature = opened.signature();
-        let reader = py.import("inferlite._calls")?.getattr("Reader")?.call1((
-            &name,
-            describe(py, signature.proper_inputs())?,
-            describe(py, &signature.outputs)?,
-            describe(py, signature.overridable_initializers())?,
-        ))?;
+        let declared = opened.signature().clone();
         Ok(Self {
             name,
-            names: Names::of(py, signature),
+            names: Names::of(py, &declared),
             stats,
             opened: ArcSwapOption::from_pointee(opened),
-            reader: reader.unbind(),
+            declared,
+            reader: PyOnceLock::new(),
         })
     }
 
@@ -93,7 +90,7 @@ impl PyModel {
     /// What the model takes and gives: name, dtype and shape of every input and output, with symbolic dimensions.
     #[getter]
     fn signature<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.reader.bind(py).getattr("signature")
+        self.reader(py)?.getattr("signature")
     }
 
     /// Whether `close()` was called.
@@ -209,6 +206,20 @@ impl PyModel {
 }
 
 impl PyModel {
+    fn reader<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
+        let make = || {
+            let class = py.import("inferlite._calls")?.getattr("Reader")?;
+            let reader = class.call1((
+                &self.name,
+                describe(py, self.declared.proper_inputs())?,
+                describe(py, &self.declared.outputs)?,
+                describe(py, self.declared.overridable_initializers())?,
+            ))?;
+            Ok::<_, PyErr>(reader.unbind())
+        };
+        Ok(self.reader.get_or_try_init(py, make)?.bind(py))
+    }
+
     /// Reads a call whose arrays all run as they are and fit; `None` where anything is out of the ordinary.
     #[inline]
     fn read_directly<'py>(
@@ -256,8 +267,7 @@ impl PyModel {
     ) -> PyResult<Fed<'py>> {
         let named = named.cloned().unwrap_or_else(|| PyDict::new(py));
         let values = self
-            .reader
-            .bind(py)
+            .reader(py)?
             .call_method1("feed", (inputs, named))?
             .cast_into::<PyDict>()?;
         let mut fed = Fed::default();
@@ -274,7 +284,7 @@ impl PyModel {
         signature: &Signature,
         outputs: &Bound<'_, PyAny>,
     ) -> PyResult<SmallVec<[usize; 8]>> {
-        let names: Vec<String> = self.reader.bind(py).call_method1("wanted", (outputs,))?.extract()?;
+        let names: Vec<String> = self.reader(py)?.call_method1("wanted", (outputs,))?.extract()?;
         Ok(names.iter().filter_map(|name| signature.output(name)).collect())
     }
 }

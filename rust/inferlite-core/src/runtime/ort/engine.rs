@@ -45,11 +45,11 @@ impl fmt::Debug for ModelSource {
 
 impl ModelSource {
     /// Reads the graph, unless that would take longer than it can save.
-    fn read(&self, is_worth_any_size: bool) -> Option<ModelFile> {
+    fn read(&self) -> Option<ModelFile> {
         match self {
             Self::Path(path) => {
-                let size = std::fs::metadata(path).ok()?.len();
-                let bytes = (is_worth_any_size || size <= QUICKLY_READ).then(|| std::fs::read(path).ok())??;
+                let is_small = std::fs::metadata(path).ok()?.len() <= QUICKLY_READ;
+                let bytes = is_small.then(|| std::fs::read(path).ok())??;
                 ModelFile::read(&bytes).ok()
             }
             Self::Bytes(bytes) => ModelFile::read(bytes.as_ref().as_ref()).ok(),
@@ -57,7 +57,8 @@ impl ModelSource {
     }
 }
 
-/// Files up to this many bytes are read a second time, for their graph, in about a millisecond.
+/// Files up to this many bytes are read a second time, for their graph, in about a millisecond; a larger model gains
+/// nothing from what the graph tells.
 const QUICKLY_READ: u64 = 8 << 20;
 
 /// A session, and the process that it belongs to.
@@ -108,7 +109,7 @@ impl OrtEngine {
         let live = make_session(runtime, &source, &settings)?;
         let signature = read_signature(runtime, live.session)?;
         let stays_here = settings.runs_on_the_calling_thread();
-        let is_settled = source.read(stays_here).is_some_and(|file| file.is_settled_by_shapes());
+        let is_settled = source.read().is_some_and(|file| file.is_settled_by_shapes());
         let serial = settings.is_serial().then(Mutex::default);
         Ok(Self {
             runtime,
