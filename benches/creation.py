@@ -23,7 +23,7 @@ FROM_BYTES: Final = (
     "mlp-64mb",
 )
 FROM_FILE: Final = "mlp-64mb"
-ROUNDS: Final = 200
+ROUNDS: Final = 600
 
 
 def measure_bytes(name: str, subject: Subject, effort: Effort) -> Comparison:

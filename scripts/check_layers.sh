@@ -20,9 +20,8 @@ forbid 'inferlite-core may depend on neither pyo3, tokio nor actix' \
 forbid 'only inferlite-py may depend on pyo3' \
     "$(cargo tree --locked --workspace --invert pyo3 --depth 1 --prefix none | grep -F "($PWD" | grep -v '^inferlite-py ' || true)"
 
-forbid 'only rust/inferlite-core/src/runtime/ort may name ort' \
-    "$(grep -rnE '\bort(_sys)?::' rust --include='*.rs' | grep -vE '^rust/inferlite-core/src/runtime/ort(/|\.rs:)' \
-        | grep -vE '(crate|super|self|runtime)::ort::' || true)"
+forbid 'only rust/inferlite-core/src/runtime/ort may name ort_sys' \
+    "$(grep -rnE '\bort_sys::' rust --include='*.rs' | grep -vE '^rust/inferlite-core/src/runtime/ort(/|\.rs:)' || true)"
 
 [ "$failed" -eq 0 ] && echo "layers: as documented"
 exit "$failed"

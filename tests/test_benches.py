@@ -21,8 +21,19 @@ ROOT = Path(__file__).parent.parent
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from benches import __main__ as command  # noqa: E402 - found through the line above
-from benches import bind, harness, machine, models, questions, report, run, subject, targets, threads  # noqa: E402
+from benches import (  # noqa: E402
+    __main__ as command,
+    bind,
+    harness,
+    machine,
+    models,
+    questions,
+    report,
+    run,
+    subject,
+    targets,
+    threads,
+)
 
 BOUNDED = targets.Target("run", "identity-1x4", "ours", "onnxruntime run", 0.5)
 NO_SLOWER = replace(BOUNDED, bound="no slower")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import oracle
+
+ROOT = Path(__file__).parent.parent
 
 PROOFS = (
     "test_bad_input",
@@ -75,10 +79,10 @@ def test_lists_of_signatures_are_compared_by_their_first_line() -> None:
 
 
 def test_the_page_for_users_is_made_from_the_table() -> None:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        import write_dropin
-    finally:
-        sys.path.pop(0)
+    spec = importlib.util.spec_from_file_location("write_dropin", ROOT / "scripts" / "write_dropin.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
     remedy = "run scripts/write_dropin.py"
-    assert write_dropin.PAGE.read_text(encoding="utf-8") == write_dropin.page(), remedy
+    assert script.PAGE.read_text(encoding="utf-8") == script.page(), remedy

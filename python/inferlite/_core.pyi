@@ -1,10 +1,26 @@
-"""The native part. `inferlite.Model` is its class; everything else here is for inferlite's own Python modules."""
+# The native part. `inferlite.Model` is its class; everything else here is for inferlite's own Python modules.
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, final
 
+from typing_extensions import disjoint_base
+
 from inferlite.metadata import Signature, Stats
+
+__all__ = [
+    "BoundCall",
+    "Model",
+    "RunOptions",
+    "Session",
+    "available_providers",
+    "available_threads",
+    "build_profile",
+    "drain_log",
+    "load_runtime",
+    "model_info",
+    "runtime_version",
+]
 
 def available_providers() -> list[str]: ...
 def available_threads() -> int: ...
@@ -58,8 +74,9 @@ class RunOptions:
     def set_log_severity_level(self, level: int) -> None: ...
     def set_log_verbosity_level(self, level: int) -> None: ...
     def set_logid(self, id: str) -> None: ...  # noqa: A002 - the name of the C interface's parameter
-    def set_terminate(self, terminate: bool) -> None: ...  # noqa: FBT001 - positional in the C interface
+    def set_terminate(self, terminate: bool) -> None: ...
 
+@disjoint_base
 class Session:
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
     def _inputs(self) -> list[tuple[str, str, list[int | str | None]]]: ...
@@ -69,7 +86,7 @@ class Session:
         model: str | bytes,
         settings: dict[str, Any],
         providers: Sequence[tuple[str, dict[str, str]]],
-        hold_gil: bool,  # noqa: FBT001 - called from one place
+        hold_gil: bool,
     ) -> None: ...
     def _outputs(self) -> list[tuple[str, str, list[int | str | None]]]: ...
     def _overridable_initializers(self) -> list[tuple[str, str, list[int | str | None]]]: ...

@@ -42,6 +42,8 @@ DEFAULT_ATTRIBUTES: Final = {
 # The C interface has no setter for these, and no answer depends on them.
 _WITHOUT_SETTER: Final = {"enable_mem_reuse": True, "execution_order": onnxruntime.ExecutionOrder.DEFAULT}
 
+_DEFAULTS: Final = {**DEFAULT_ATTRIBUTES, **_WITHOUT_SETTER}
+
 _ENUMERATIONS: Final = {
     "execution_mode": onnxruntime.ExecutionMode,
     "graph_optimization_level": onnxruntime.GraphOptimizationLevel,
@@ -61,13 +63,15 @@ class SessionOptions(onnxruntime.SessionOptions):
         >>> options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     """
 
-    __slots__ = ("_calls",)
+    __slots__ = ("_assigned", "_calls")
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         """Make options that hold onnxruntime's defaults; takes no arguments."""
         super().__init__(*args, **kwargs)
         # Every call that succeeded, in order; the arguments stay alive with it.
         self._calls: list[tuple[str, tuple[Any, ...]]] = []
+        # The attributes that were set: all others hold onnxruntime's defaults.
+        self._assigned: set[str] = set()
 
     def _call(self, method: str, *args: Any) -> None:  # noqa: ANN401 - onnxruntime checks the types
         getattr(super(), method)(*args)
@@ -145,14 +149,35 @@ class SessionOptions(onnxruntime.SessionOptions):
         super().clear_ep_context_data_read_func(*args)
         self._forget("set_ep_context_data_read_func")
 
+    def _settings(self, *, providers_given: bool) -> dict[str, Any]:
+        """What `session_settings` says of these options, without a detour for those that hold little."""
+        if self._calls:
+            return session_settings(self, providers_given=providers_given)
+        return _attributes(self)
+
     def _copy(self) -> SessionOptions:
         """Options that are equal now and change on their own from here."""
         copy = type(self)()
-        for name in (*DEFAULT_ATTRIBUTES, *_WITHOUT_SETTER):
+        for name in self._assigned:
             setattr(copy, name, getattr(self, name))
         for method, args in self._calls:
             copy._call(method, *args)  # noqa: SLF001 - another instance of this class
         return copy
+
+
+def _noted(name: str) -> property:
+    """onnxruntime's property, whose setter also notes that it was used."""
+    base = getattr(onnxruntime.SessionOptions, name)
+
+    def write(self: SessionOptions, value: object) -> None:
+        base.fset(self, value)
+        self._assigned.add(name)
+
+    return property(base.fget, write, doc=base.__doc__)
+
+
+for _name in (*DEFAULT_ATTRIBUTES, *_WITHOUT_SETTER):
+    setattr(SessionOptions, _name, _noted(_name))
 
 
 class RunOptions(onnxruntime.RunOptions):
@@ -283,15 +308,20 @@ def copied(options: onnxruntime.SessionOptions | None) -> SessionOptions | None:
 
 
 def _attributes(options: onnxruntime.SessionOptions) -> dict[str, Any]:
-    unset = {name: getattr(options, name) for name in _WITHOUT_SETTER}
-    unset = {name: value for name, value in unset.items() if value != _WITHOUT_SETTER[name]}
-    for name, value in unset.items():
-        _logger.warning("`SessionOptions.%s` is %s, which the native back end cannot set: ignored", name, value)
-    attributes = {name: getattr(options, name) for name in DEFAULT_ATTRIBUTES}
-    for name in _ENUMERATIONS:
-        attributes[name] = int(attributes[name])
+    names = options._assigned if isinstance(options, SessionOptions) else _DEFAULTS  # noqa: SLF001 - of this module
+    attributes = {}
+    for name in names:
+        value = getattr(options, name)
+        value = int(value) if name in _ENUMERATIONS else value
+        if value != _DEFAULTS[name]:
+            attributes[name] = value
     # What cannot be set is kept all the same, for the copy that the session gives back.
-    return unset | {name: value for name, value in attributes.items() if value != DEFAULT_ATTRIBUTES[name]}
+    for name in _WITHOUT_SETTER:
+        if name not in attributes:
+            continue
+        value = attributes[name]
+        _logger.warning("`SessionOptions.%s` is %s, which the native back end cannot set: ignored", name, value)
+    return attributes
 
 
 # What only the onnxruntime package can use, with the arguments under which a call changes nothing. Providers in the

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("inferlite")
 
+_CPU_ALONE: Final = [provider_rules.CPU]
+
 MODEL_CONFIG_KEY: Final = "ort_config"
 """Where the metadata of a model holds options for its sessions."""
 
@@ -102,10 +104,17 @@ class InferenceSession(_core.Session):
         provider_options: Sequence[dict[Any, Any]] | None,
         disabled_optimizers: Iterable[str] | None,
     ) -> None:
-        available = _core.available_providers()
-        self._fallback_providers = provider_rules.fallback_providers(_names(providers), available)
-        provider_rules.check_pair(_names(providers))
-        names, dicts = provider_rules.normalize(providers, provider_options, available)
+        if provider_options is None and (providers is None or providers == _CPU_ALONE):
+            # The usual case, for which the rules below have nothing to say.
+            names: list[str] = [] if providers is None else [provider_rules.CPU]
+            dicts: list[dict[str, str]] = [{} for _ in names]
+            usable = list(zip(names, dicts, strict=True))
+        else:
+            available = _core.available_providers()
+            self._fallback_providers = provider_rules.fallback_providers(_names(providers), available)
+            provider_rules.check_pair(_names(providers))
+            names, dicts = provider_rules.normalize(providers, provider_options, available)
+            usable = provider_rules.usable(names, dicts, available)
         if options and names and options.has_providers():
             warnings.warn(
                 "Specified 'providers'/'provider_options' when creating InferenceSession but SessionOptions has "
@@ -117,7 +126,7 @@ class InferenceSession(_core.Session):
             # onnxruntime takes an empty path for no path, and then has no bytes either.
             raise TypeError(_constructor_refusal(model))
         settings = settings_for(options, disabled_optimizers, providers_given=bool(names))
-        self._open(model, settings, provider_rules.usable(names, dicts, available), self._hold_gil)
+        self._open(model, settings, usable, self._hold_gil)
         self._settings = settings
         self._provider_dicts = dict(zip(names, dicts, strict=True))
 
@@ -205,6 +214,10 @@ def settings_for(
     if not options:
         # A falsy value counts as no options, as in onnxruntime.
         return {} if disabled_optimizers is None else {"disabled_optimizers": sorted(set(disabled_optimizers))}
+    if disabled_optimizers is None and hasattr(options, "_settings"):
+        # Ours, which knows by itself.
+        own: dict[str, Any] = options._settings(providers_given=providers_given)  # noqa: SLF001 - of this package
+        return own
     import onnxruntime  # noqa: PLC0415
 
     from inferlite.options import session_settings  # noqa: PLC0415 - imports onnxruntime

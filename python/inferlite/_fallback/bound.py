@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime
 from onnxruntime.capi import _pybind_state as state
 
-from inferlite._fallback import forks
 from inferlite._checks import unbindable
+from inferlite._fallback import forks
 from inferlite.metadata import tensor_spec
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use prost::Message;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -297,6 +298,42 @@ const SHAPED_BY_PARAMETERS: [&str; 20] = [
     "Unsqueeze",
 ];
 
+/// How many nodes the graph of a file has, found without decoding any; `None` for what is no ONNX model.
+#[must_use]
+pub fn count_nodes(file: &[u8]) -> Option<usize> {
+    const GRAPH: u32 = 7;
+    const NODE: u32 = 1;
+    let mut nodes = None;
+    each_message(file, &mut |field, message| {
+        if field == GRAPH {
+            let mut count = 0;
+            each_message(message, &mut |field, _| {
+                count += usize::from(field == NODE);
+                Some(())
+            })?;
+            nodes = Some(count);
+        }
+        Some(())
+    })?;
+    nodes
+}
+
+/// Shows the number and content of every field that has a length.
+fn each_message(mut bytes: &[u8], see: &mut dyn FnMut(u32, &[u8]) -> Option<()>) -> Option<()> {
+    while !bytes.is_empty() {
+        let (field, wire_type) = decode_key(&mut bytes).ok()?;
+        if wire_type == WireType::LengthDelimited {
+            let length = usize::try_from(decode_varint(&mut bytes).ok()?).ok()?;
+            let (message, rest) = bytes.split_at_checked(length)?;
+            see(field, message)?;
+            bytes = rest;
+        } else {
+            skip_field(wire_type, field, &mut bytes, DecodeContext::default()).ok()?;
+        }
+    }
+    Some(())
+}
+
 impl ModelFile {
     /// Decodes a file; an error if it is no ONNX model.
     pub fn read(bytes: &[u8]) -> Result<Self> {
@@ -350,8 +387,9 @@ impl ModelFile {
             let is_onnx = matches!(node.domain.as_str(), "" | "ai.onnx" | "ai.onnx.ml");
             // The only input of this one is a shape.
             let first = usize::from(operator != "ConstantOfShape");
-            let is_settled = SHAPED_BY_SHAPES.contains(&operator)
-                || (SHAPED_BY_PARAMETERS.contains(&operator) && node.input.iter().skip(first).all(is_known));
+            let is_settled = SHAPED_BY_SHAPES.binary_search(&operator).is_ok()
+                || (SHAPED_BY_PARAMETERS.binary_search(&operator).is_ok()
+                    && node.input.iter().skip(first).all(is_known));
             if matches!(operator, "Shape" | "Size") || node.input.iter().all(is_known) {
                 known.extend(node.output.iter().map(String::as_str));
             }
@@ -478,6 +516,12 @@ mod tests {
     }
 
     #[test]
+    fn the_lists_of_operators_are_sorted_for_the_search() {
+        assert!(SHAPED_BY_SHAPES.is_sorted());
+        assert!(SHAPED_BY_PARAMETERS.is_sorted());
+    }
+
+    #[test]
     fn shapes_settle_a_chain_of_plain_operators() {
         assert!(settled(vec![step("Gemm", &["x", "w"], "h"), step("Relu", &["h"], "y")]));
     }
@@ -547,9 +591,21 @@ mod tests {
         assert_eq!(file.operators(), BTreeMap::from([("SequenceEmpty".to_owned(), 1)]));
     }
 
+    #[test]
+    fn nodes_are_counted_without_being_decoded() {
+        assert_eq!(
+            count_nodes(&model(vec![node("Relu"), node("Relu")]).encode_to_vec()),
+            Some(2)
+        );
+        assert_eq!(count_nodes(&empty_sequence_model(1)), Some(1));
+        assert_eq!(count_nodes(b""), None);
+        assert_eq!(count_nodes(b"not a model at all"), None);
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = count_nodes(&bytes);
             let _ = ModelFile::read(&bytes).map(|file| (file.operators(), file.is_settled_by_shapes()));
         }
     }

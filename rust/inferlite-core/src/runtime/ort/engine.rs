@@ -21,7 +21,7 @@ use super::type_info::value_type;
 use super::value::{ValueHandle, borrow_tensor, from_runtime, to_runtime};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
-use crate::graph::ModelFile;
+use crate::graph::{ModelFile, count_nodes};
 use crate::runtime::{Argument, Call, Engine, Feed, Input, Output, Outputs, Signature};
 use crate::tensor::{TensorView, Value};
 
@@ -44,19 +44,24 @@ impl fmt::Debug for ModelSource {
 }
 
 impl ModelSource {
-    /// Reads the graph, unless that would take longer than it can save.
-    fn read(&self) -> Option<ModelFile> {
+    /// Whether shapes settle the work of this model; false without a look where knowing it would gain nothing.
+    fn is_settled_by_shapes(&self) -> bool {
+        let is_settled = |bytes: &[u8]| {
+            count_nodes(bytes).is_some_and(|nodes| nodes <= QUICK_NODES)
+                && ModelFile::read(bytes).is_ok_and(|file| file.is_settled_by_shapes())
+        };
         match self {
             Self::Path(path) => {
-                let is_small = std::fs::metadata(path).ok()?.len() <= QUICKLY_READ;
-                let bytes = is_small.then(|| std::fs::read(path).ok())??;
-                ModelFile::read(&bytes).ok()
+                let is_small = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() <= QUICKLY_READ);
+                is_small && std::fs::read(path).is_ok_and(|bytes| is_settled(&bytes))
             }
-            Self::Bytes(bytes) => ModelFile::read(bytes.as_ref().as_ref()).ok(),
+            Self::Bytes(bytes) => is_settled(bytes.as_ref().as_ref()),
         }
     }
 }
 
+/// A graph of more nodes takes longer than what can be saved is worth mentioning: a node costs at least 50 ns.
+const QUICK_NODES: usize = 256;
 /// Files up to this many bytes are read a second time, for their graph, in about a millisecond; a larger model gains
 /// nothing from what the graph tells.
 const QUICKLY_READ: u64 = 8 << 20;
@@ -82,6 +87,8 @@ pub struct OrtEngine {
     settings: SessionSettings,
     signature: Signature,
     frames: Pool,
+    /// The runtime's defaults, made once: without options, the runtime makes and destroys some for every run.
+    default_options: RunOptions,
     /// Held during a run where a provider demands it.
     serial: Option<Mutex<()>>,
     is_straight_line: bool,
@@ -109,7 +116,7 @@ impl OrtEngine {
         let live = make_session(runtime, &source, &settings)?;
         let signature = read_signature(runtime, live.session)?;
         let stays_here = settings.runs_on_the_calling_thread();
-        let is_settled = source.read().is_some_and(|file| file.is_settled_by_shapes());
+        let is_settled = source.is_settled_by_shapes();
         let serial = settings.is_serial().then(Mutex::default);
         Ok(Self {
             runtime,
@@ -118,6 +125,7 @@ impl OrtEngine {
             settings,
             signature,
             frames: Pool::default(),
+            default_options: RunOptions::new()?,
             serial,
             is_straight_line: stays_here && is_settled,
             reuses_outputs: AtomicBool::new(is_settled),
@@ -237,7 +245,7 @@ impl OrtEngine {
             "the session is alive while its engine is; names and values are alive; the lengths are those of the slices",
             Run(
                 session,
-                options.map_or(std::ptr::null(), RunOptions::as_ptr),
+                options.unwrap_or(&self.default_options).as_ptr(),
                 names.as_ptr(),
                 inputs.as_ptr(),
                 inputs.len(),
