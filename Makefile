@@ -29,6 +29,9 @@ FLAVOUR := local
 endif
 INSTALLED = $(VENV)/.installed-$(FLAVOUR)
 WHEEL_local :=
+# zig would link an unwinder of its own into the wheel. On CPython before 3.14 a thread that takes the GIL back while the
+# interpreter ends is unwound by glibc, which does that with the system's, and the two crash when they meet.
+RUSTFLAGS_portable = -C link-arg=$(shell cc -print-file-name=libgcc_s.so.1)
 WHEEL_portable := --zig --compatibility $(GLIBC) --auditwheel check
 
 NATIVE_SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md
@@ -217,6 +220,6 @@ build/portable/.built: $(BUILD_VENV)/.packages-wheels
 build/%/.built: build/sources.txt $(SOURCES)
 	@mkdir -p $(@D)
 	rm -f $(@D)/*.whl
-	env -u PYO3_PYTHON PATH="$(abspath $(BUILD_BIN)):$$PATH" \
+	env -u PYO3_PYTHON PATH="$(abspath $(BUILD_BIN)):$$PATH" $(if $(RUSTFLAGS_$*),RUSTFLAGS="$(RUSTFLAGS_$*)") \
 		$(BUILD_BIN)/maturin build --interpreter $(BUILD_BIN)/python --out $(@D) $(WHEEL_$*)
 	@touch $@

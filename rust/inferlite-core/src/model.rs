@@ -143,3 +143,150 @@ impl Drop for Detached<'_> {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Error, ErrorKind};
+    use crate::pace::{SAMPLED, WINDOW};
+    use crate::runtime::{Argument, Dim, Feed, Output, ValueType};
+    use crate::tensor::{Dtype, TensorView, Value};
+    use smallvec::smallvec;
+
+    /// Answers as it is told to.
+    #[derive(Debug)]
+    struct Scripted {
+        signature: Signature,
+        is_straight_line: bool,
+        answer: fn() -> Result<Output>,
+    }
+
+    impl Engine for Scripted {
+        fn signature(&self) -> &Signature {
+            &self.signature
+        }
+
+        fn run(&self, call: &Call<'_>) -> Result<Outputs<'_>> {
+            let mut outputs = Outputs::default();
+            for _ in call.fetches {
+                outputs.push((self.answer)()?);
+            }
+            Ok(outputs)
+        }
+
+        fn is_straight_line(&self) -> bool {
+            self.is_straight_line
+        }
+
+        fn name(&self) -> &'static str {
+            "scripted"
+        }
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "the script of an engine may also fail")]
+    fn absent() -> Result<Output> {
+        Ok(Output::Owned(Value::Absent))
+    }
+
+    fn model(is_straight_line: bool, answer: fn() -> Result<Output>) -> Model {
+        let shape = Some(vec![Dim::Symbol("batch".into()), Dim::Fixed(2)]);
+        let x = Argument::new(
+            "x".into(),
+            ValueType::Tensor {
+                dtype: Dtype::Float32,
+                shape,
+            },
+        );
+        let signature = Signature {
+            inputs: x.into_iter().collect(),
+            required: 1,
+            outputs: Vec::new(),
+        };
+        let engine = Scripted {
+            signature,
+            is_straight_line,
+            answer,
+        };
+        Model::new("scripted".into(), Box::new(engine), Some(Arc::default()))
+    }
+
+    #[expect(unsafe_code, reason = "a view over a static array")]
+    fn rows(count: i64) -> Feed {
+        static NUMBERS: [f32; 64] = [0.0; 64];
+        let bytes = usize::try_from(count).unwrap_or(0) * 8;
+        // SAFETY: no more than 32 rows of two floats are asked for, and the array lives for ever.
+        let view = unsafe { TensorView::new(Dtype::Float32, smallvec![count, 2], NUMBERS.as_ptr().cast(), bytes) };
+        Feed {
+            index: 0,
+            value: Input::Tensor(view),
+        }
+    }
+
+    fn run(model: &Model, count: i64) -> Result<usize> {
+        let feeds = [rows(count)];
+        model
+            .run(&Call {
+                feeds: &feeds,
+                fetches: &[0, 1],
+                options: None,
+            })
+            .map(|outputs| outputs.len())
+    }
+
+    #[test]
+    fn calls_and_rows_that_succeed_are_counted() {
+        let model = model(false, absent);
+        assert_eq!(run(&model, 3).ok(), Some(2));
+        assert_eq!(run(&model, 1).ok(), Some(2));
+        let stats = model.stats.as_ref().expect("it was made with stats");
+        assert_eq!(stats.latency.summary().count, 2);
+        assert_eq!(stats.rows.load(Ordering::Relaxed), 4);
+    }
+
+    #[test]
+    fn an_error_comes_through_and_is_not_counted() {
+        let model = model(false, || Err(Error::new(ErrorKind::Fail, "as told")));
+        assert_eq!(run(&model, 1).expect_err("as told").message(), "as told");
+        let stats = model.stats.as_ref().expect("it was made with stats");
+        assert_eq!(stats.latency.summary().count, 0);
+    }
+
+    #[test]
+    fn a_panic_of_the_engine_leaves_the_model_usable() {
+        static PANICS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(true);
+        let model = model(false, || {
+            assert!(!PANICS.load(Ordering::Relaxed), "as told");
+            absent()
+        });
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&model, 1)));
+        assert!(panicked.is_err());
+        PANICS.store(false, Ordering::Relaxed);
+        assert_eq!(run(&model, 1).ok(), Some(2));
+    }
+
+    #[test]
+    fn a_run_is_inline_once_its_size_has_proven_quick_and_no_longer_one_is_under_way() {
+        let model = model(true, absent);
+        assert!(!model.is_inline(2));
+        for _ in 0..4 * WINDOW * SAMPLED {
+            run(&model, 1).expect("it answers");
+        }
+        assert!(model.is_inline(2));
+        assert!(!model.is_inline(64));
+        let longer = model.detach(64);
+        assert!(longer.is_some());
+        assert!(!model.is_inline(2));
+        drop(longer);
+        assert!(model.is_inline(2));
+        assert!(model.detach(2).is_none());
+    }
+
+    #[test]
+    fn an_engine_that_is_no_straight_line_is_never_inline() {
+        let model = model(false, absent);
+        for _ in 0..2 * WINDOW {
+            run(&model, 1).expect("it answers");
+        }
+        assert!(!model.is_inline(2));
+    }
+}
