@@ -113,15 +113,21 @@ def _light(path: Path, graph: onnx.GraphProto) -> tuple[list[Any], list[Any]]:
     return inputs, outputs
 
 
-def end(case: Case, session_class: Any, options_class: Any) -> oracle.Outcome:
-    """Load the case's model with one thread, run its examples, and keep how that ended."""
+# A session writes into memory that it has kept from earlier runs: the third run is the first that does so throughout.
+RUNS = 4
 
-    def run() -> list[list[Any]]:
+
+def end(case: Case, session_class: Any, options_class: Any) -> oracle.Outcome:
+    """Load the case's model with one thread, run each of its examples RUNS times, and keep how that ended."""
+
+    def run() -> list[list[list[Any]]]:
         options = options_class()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         session = session_class(case.model, options, providers=["CPUExecutionProvider"])
         names = [value.name for value in session.get_inputs()]
-        return [session.run(None, dict(zip(names, inputs, strict=False))) for inputs, _ in case.examples]
+        runs = 1 if case.name.startswith("real/") else RUNS
+        feeds = [dict(zip(names, inputs, strict=False)) for inputs, _ in case.examples]
+        return [[session.run(None, feed) for _ in range(runs)] for feed in feeds]
 
     return oracle.outcome(run)
 
@@ -141,7 +147,7 @@ def passes(case: Case, ended: oracle.Outcome) -> bool:
     if ended.error is not None:
         return False
     answers = zip(case.examples, ended.value, strict=True)
-    return all(_is_similar(given, expected, case) for (_, expected), given in answers)
+    return all(_is_similar(given[0], expected, case) for (_, expected), given in answers)
 
 
 def _is_similar(given: Any, expected: Any, case: Case) -> bool:

@@ -53,6 +53,6 @@ def test_a_wrong_answer_does_not_count_as_passing() -> None:
     index = next(index for index, case in enumerate(cases) if case.name == "node/test_abs")
     ended = onnx_suite.judged(index)
     assert onnx_suite.passes(cases[index], ended)
-    wrong = oracle.Outcome(value=[[-value for value in outputs] for outputs in ended.value])
+    wrong = oracle.Outcome(value=[[[-value for value in outputs] for outputs in runs] for runs in ended.value])
     assert not onnx_suite.passes(cases[index], wrong)
     assert not onnx_suite.passes(cases[index], oracle.Outcome(error=ValueError("x")))

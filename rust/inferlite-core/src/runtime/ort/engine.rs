@@ -280,6 +280,10 @@ impl OrtEngine {
         frame.begin();
         for feed in call.feeds {
             names.push(self.signature.inputs[feed.index].c_name.as_ptr());
+            if feed.index >= self.signature.required {
+                // The next call may leave an overridden initializer as it is, with another shape.
+                frame.bypass();
+            }
             inputs.push(match &feed.value {
                 Input::Tensor(view) if view.byte_len() <= COPIED_BYTES => {
                     frame.place(self.runtime, feed.index, view)?
