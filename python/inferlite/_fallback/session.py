@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -120,6 +121,7 @@ class InferenceSession(onnxruntime.InferenceSession):
                 of onnxruntime, as there.
         """
         feed = readable_feed(input_feed, self._input_types)
+        pins = _pinned(feed)
         results: list[Any]
         try:
             results = super().run(output_names, feed, run_options)
@@ -131,6 +133,8 @@ class InferenceSession(onnxruntime.InferenceSession):
             self.set_providers(substitutes)
             self._may_fall_back = False
             results = super().run(output_names, feed, run_options)
+        finally:
+            del pins
         if not self._passed_through:
             return results
         names = output_names or self._output_names
@@ -187,3 +191,11 @@ def _own(value: Any) -> Any:  # noqa: ANN401 - whatever the model gives
     if isinstance(value, list):
         return [_own(item) for item in value]
     return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _pinned(feed: Any) -> list[weakref.ref[np.ndarray[Any, Any]]]:  # noqa: ANN401 - onnxruntime checks the feed
+    """Weak references to the arrays: numpy moves none that has one, not even by `resize(refcheck=False)`."""
+    if type(feed) is not dict:
+        return []
+    # A list: another thread may change the feed.
+    return [weakref.ref(value) for value in list(feed.values()) if isinstance(value, np.ndarray)]
