@@ -8,6 +8,7 @@ import ml_dtypes  # registers bfloat16 with numpy
 import numpy as np
 import onnxruntime
 import pytest
+from packaging.version import Version
 
 import cases
 import oracle
@@ -19,8 +20,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("backend")
 
 
-@pytest.mark.parametrize("case", cases.BAD_INPUT.values(), ids=cases.BAD_INPUT)
-def test_bad_input_ends_as_onnxruntime(case: cases.Case) -> None:
+# What older releases than 1.32 refuse for another reason: they looked at the class of a feed before its values.
+SINCE_1_32 = {"feed: keys without items"}
+
+
+@pytest.mark.parametrize("name", cases.BAD_INPUT)
+def test_bad_input_ends_as_onnxruntime(name: str) -> None:
+    if name in SINCE_1_32 and Version(onnxruntime.__version__).release[:2] < (1, 32):
+        pytest.skip("this onnxruntime refuses it for another reason than 1.32, which inferlite follows")
+    case = cases.BAD_INPUT[name]
     ours, theirs = oracle.pair(case.model)
     wanted = oracle.outcome(lambda: theirs.run(case.outputs(), case.feed()))
     given = oracle.outcome(lambda: ours.run(case.outputs(), case.feed()))
