@@ -6,6 +6,7 @@ Small inputs and outputs lie in places that later runs use again, sized by what 
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -111,3 +112,75 @@ def test_threads_that_run_quick_models_never_see_each_others_answers() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+HANDED_THROUGH = make_models.parse("g (float[n] x) => (float[n] x, float[n] y) { y = Relu(x) }")
+OPTIONAL = make_models.parse("g (optional(float[n]) o) => (optional(float[n]) p) { p = Identity(o) }")
+PLAIN = make_models.parse("g (float[n] x) => (float[n] y) { y = Relu(x) }")
+
+
+def test_an_input_that_is_an_output_is_never_stale() -> None:
+    ours, theirs = _one_thread(HANDED_THROUGH)
+    call = ours.bind({"x": (x := np.zeros(3, np.float32))})
+    for number in range(6):
+        x[:] = number
+        oracle.compare(ours, theirs, {"x": x})
+        oracle.assert_same_value(call(), theirs.run(None, {"x": x}))
+
+
+def test_an_output_that_is_an_input_cannot_be_overwritten() -> None:
+    ours, _ = _one_thread(HANDED_THROUGH)
+    x, given_ = np.zeros(3, np.float32), np.ones(3, np.float32)
+    message = "output `x` cannot be overwritten: the model hands its input of that name through; ask for it by name"
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared below
+        ours.bind({"x": x}, {"x": given_})
+    assert str(caught.value) == message
+
+
+def test_an_absent_optional_gets_no_earlier_answer() -> None:
+    ours, theirs = _one_thread(OPTIONAL)
+    for feed in [{"o": np.ones(3, np.float32)}] * 4 + [{}, {"o": None}, {"o": np.full(3, 2, np.float32)}, {}]:
+        oracle.compare(ours, theirs, feed)
+
+
+def test_an_overridden_initializer_that_is_an_output_does_not_stick() -> None:
+    ours, theirs = _one_thread(
+        make_models.parse("g (float[2] x, float[2] w = {7, 8}) => (float[2] w, float[2] y) { y = Add(x, w) }")
+    )
+    plain = {"x": np.ones(2, np.float32)}
+    for feed in [plain] * 4 + [{**plain, "w": np.float32([2, 3])}] * 4 + [plain] * 2:
+        oracle.compare(ours, theirs, feed)
+
+
+@pytest.mark.parametrize("other", [np.arange(3), np.arange(1_000), np.arange(1_000).reshape(-1, 10)])
+def test_an_input_named_as_text_and_as_bytes_is_the_first_of_both(other: np.ndarray) -> None:
+    ours, theirs = _one_thread(PLAIN)
+    x = np.float32([5, 6, 7])
+    for _ in range(4):
+        oracle.compare(ours, theirs, {"x": x, b"x": other.astype(np.float32)})
+
+
+def test_an_output_bound_twice_by_name_is_right_in_both_places() -> None:
+    ours, theirs = _one_thread(PLAIN)
+    x = np.zeros(3, np.float32)
+    call = ours.bind({"x": x}, ["y", "y"])
+    for number in range(4):
+        x[:] = number
+        oracle.assert_same_value(call(), theirs.run(["y", "y"], {"x": x}))
+
+
+def test_names_of_outputs_may_not_move_an_input_while_they_are_read() -> None:
+    ours, _ = _one_thread(PLAIN)
+    x = np.ones(100_000, np.float32)
+
+    class Names(list[str]):
+        def __iter__(self) -> Any:
+            # The fallback holds the array still, so that numpy refuses.
+            with suppress(ValueError):
+                x.resize(3, refcheck=False)
+            return iter(["y"])
+
+    for _ in range(3):
+        (y,) = ours.run(Names(["y"]), {"x": x})
+        assert y.shape == x.shape
+        assert (y == 1).all()

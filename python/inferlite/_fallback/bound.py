@@ -111,6 +111,14 @@ def _checked_inputs(session: InferenceSession, inputs: Any) -> dict[str, np.ndar
 
 
 def _checked_outputs(session: InferenceSession, outputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    fed = {argument.name for argument in (*session.get_inputs(), *session.get_overridable_initializers())}
+    for name in outputs:
+        if name in fed:
+            message = (
+                f"output `{name}` cannot be overwritten: the model hands its input of that name through; ask for it by "
+                "name"
+            )
+            raise ValueError(message)
     return _checked("output", session.get_outputs(), outputs)
 
 

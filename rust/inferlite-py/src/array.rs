@@ -115,6 +115,20 @@ impl<'a, 'py> Array<'a, 'py> {
         unsafe { Bound::from_owned_ptr_or_err(py, copy) }
     }
 
+    /// What the memory belongs to, if not to the array itself.
+    fn base(&self) -> Option<Bound<'py, PyAny>> {
+        // SAFETY: null or a live object, which the array holds.
+        unsafe { Bound::from_borrowed_ptr_or_opt(self.0.py(), self.fields().base) }
+    }
+
+    /// Whether the memory is still where, and as large as, a view says.
+    #[inline]
+    pub(crate) fn is_at(&self, view: &TensorView) -> bool {
+        let elements = self.shape().iter().product::<i64>();
+        let is_as_large = usize::try_from(elements).is_ok_and(|elements| elements == view.elements());
+        self.fields().data.cast::<u8>().cast_const() == view.data() && is_as_large
+    }
+
     /// Whether somebody could move or free the memory while the array lives.
     fn owns_data(&self) -> bool {
         self.has_flags(NPY_ARRAY_OWNDATA)
@@ -135,15 +149,29 @@ impl<'py> Pins<'py> {
         self.arrays.push(array);
     }
 
+    /// The arrays, in the order in which they came.
+    #[inline]
+    pub(crate) fn arrays(&self) -> &[Bound<'py, PyAny>] {
+        &self.arrays
+    }
+
     /// Keeps other threads from moving the memory of the arrays, which they could once the GIL is given away.
     ///
     /// `ndarray.resize` reallocates, even with `refcheck=False`, unless a weak reference to the array exists.
     #[inline]
     pub(crate) fn forbid_resizing(&mut self) -> PyResult<()> {
         for array in &self.arrays {
-            if Array(array).owns_data() {
+            // A view can move when the array that it looks into does.
+            let mut owner = array.clone();
+            while !Array(&owner).owns_data() {
+                match Array(&owner).base().filter(is_array) {
+                    Some(base) => owner = base,
+                    None => break,
+                }
+            }
+            if Array(&owner).owns_data() {
                 // SAFETY: a live array, whose class supports weak references; no callback.
-                let reference = unsafe { ffi::PyWeakref_NewRef(array.as_ptr(), std::ptr::null_mut()) };
+                let reference = unsafe { ffi::PyWeakref_NewRef(owner.as_ptr(), std::ptr::null_mut()) };
                 // SAFETY: a new reference, or null with an exception set.
                 self.references
                     .push(unsafe { Bound::from_owned_ptr_or_err(array.py(), reference) }?);
@@ -239,7 +267,12 @@ pub(crate) fn copied_array<'py>(py: Python<'py>, view: &TensorView) -> PyResult<
     let array = new_array(py, view.shape(), number, std::ptr::null_mut())?;
     if view.byte_len() > 0 {
         let data = data_of(&array);
-        // SAFETY: the new array has as many bytes (same type and shape), and nobody else has seen it; the view is read
+        if view.dtype().bits() < 8 {
+            // Several elements share a byte here, and have one each in the array, as in onnxruntime: the rest is zero.
+            // SAFETY: the new array has one byte per element.
+            unsafe { std::ptr::write_bytes(data.cast::<u8>(), 0, view.elements()) };
+        }
+        // SAFETY: the new array has at least as many bytes (same shape, elements no smaller), and nobody else has seen it; the view is read
         // while what it looks at is alive.
         unsafe { std::ptr::copy_nonoverlapping(view.data(), data.cast::<u8>(), view.byte_len()) };
     }
@@ -249,7 +282,7 @@ pub(crate) fn copied_array<'py>(py: Python<'py>, view: &TensorView) -> PyResult<
 /// An array of a tensor: writable, private, in C order.
 #[inline]
 pub(crate) fn array_of(py: Python<'_>, mut tensor: Tensor) -> PyResult<Bound<'_, PyAny>> {
-    if tensor.view().byte_len() <= COPIED_BYTES {
+    if tensor.view().byte_len() <= COPIED_BYTES || tensor.view().dtype().bits() < 8 {
         return copied_array(py, tensor.view());
     }
     let number = type_number_of(tensor.view().dtype()).ok_or_else(|| unknown_type(tensor.view().dtype()))?;

@@ -38,6 +38,8 @@ pub(crate) struct PyBoundCall {
     given: Vec<Option<Py<PyAny>>>,
     makes_everything: bool,
     overwrites_everything: bool,
+    /// The bound arrays, and where their memory was when they were bound.
+    places: Vec<(Py<PyAny>, TensorView)>,
     _pinned: Vec<Py<PyAny>>,
 }
 
@@ -52,13 +54,19 @@ impl PyBoundCall {
             return Err(not_a_mapping(inputs).into());
         };
         let mut pins = Pins::default();
-        let mut feeds = Vec::new();
+        let mut feeds: Vec<(usize, TensorView)> = Vec::new();
+        let mut places = Vec::new();
         for item in inputs.items()? {
             let (name, array): (String, Bound<'_, PyAny>) = item.extract()?;
             let index = signature
                 .input(&name)
                 .ok_or_else(|| Error::new(ErrorKind::InvalidArgument, format!("Invalid input name: {name}")))?;
-            feeds.push((index, bindable("input", &signature.inputs[index], &array)?));
+            if feeds.iter().any(|(other, _)| *other == index) {
+                return Err(PyValueError::new_err(format!("input `{name}` is bound twice")).into());
+            }
+            let view = bindable("input", &signature.inputs[index], &array)?;
+            places.push((array.clone().unbind(), view.clone()));
+            feeds.push((index, view));
             pins.keep(array);
         }
         for (index, argument) in signature.proper_inputs().iter().enumerate() {
@@ -76,7 +84,19 @@ impl PyBoundCall {
                 let index = signature
                     .output(&name)
                     .ok_or_else(|| Error::new(ErrorKind::InvalidArgument, format!("Invalid output name:{name}")))?;
-                let view = bindable("output", &signature.outputs[index], &array)?;
+                let argument = &signature.outputs[index];
+                if signature.is_handed_through(argument) {
+                    return Err(PyValueError::new_err(format!(
+                        "output `{name}` cannot be overwritten: the model hands its input of that name through; ask for \
+                         it by name"
+                    ))
+                    .into());
+                }
+                if fetches.iter().any(|fetch: &Fetch| fetch.index == index) {
+                    return Err(PyValueError::new_err(format!("output `{name}` is bound twice")).into());
+                }
+                let view = bindable("output", argument, &array)?;
+                places.push((array.clone().unbind(), view.clone()));
                 fetches.push(Fetch {
                     index,
                     into: Some(view),
@@ -92,8 +112,9 @@ impl PyBoundCall {
         }
 
         pins.forbid_resizing()?;
-        // SAFETY: the arrays live as long as the call below, and the weak references to them keep numpy from moving
-        // their memory; those given as outputs are writable.
+        // SAFETY: the arrays live as long as the call below, the weak references to them keep numpy from resizing them,
+        // and a call refuses arrays whose memory has been exchanged by other means; those given as outputs are
+        // writable.
         let binding = unsafe { Binding::new(opened.engine.clone(), &feeds, &fetches) }?;
         Ok(Self {
             elements: binding.elements(),
@@ -103,6 +124,7 @@ impl PyBoundCall {
             overwrites_everything: given.iter().all(Option::is_some),
             makes_everything: given.iter().all(Option::is_none),
             given,
+            places,
             _pinned: pins.unbind(),
         })
     }
@@ -143,6 +165,11 @@ impl PyBoundCall {
 impl PyBoundCall {
     fn __call__<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyList>, PyCoreError> {
         let mut binding = self.enter()?;
+        let has_moved =
+            |(array, view): &(Py<PyAny>, TensorView)| !Array::new(array.bind(py)).is_some_and(|a| a.is_at(view));
+        if self.places.iter().any(has_moved) {
+            return Err(PyValueError::new_err("the memory of a bound array has been exchanged: bind it anew").into());
+        }
         if self.overwrites_everything {
             self.launch(py, &mut binding, Binding::overwrite)?;
             return Ok(PyList::new(py, self.given.iter().map(Option::as_ref))?);

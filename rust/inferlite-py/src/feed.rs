@@ -47,18 +47,21 @@ impl<'py> Fed<'py> {
             return Ok(None);
         }
         let mut fed = Self::default();
-        for (index, name) in names.0[..required].iter().enumerate() {
+        // All look-ups come first: comparing keys may run Python code, which may move the memory of an array.
+        for name in &names.0[..required] {
             let Some(value) = given.get_item(name.bind(given.py()))? else {
                 return Ok(None);
             };
-            let Some(view) = Array::new(&value).and_then(|array| array.direct_view()) else {
+            fed.pins.keep(value);
+        }
+        for (index, value) in fed.pins.arrays().iter().enumerate() {
+            let Some(view) = Array::new(value).and_then(|array| array.direct_view()) else {
                 return Ok(None);
             };
             fed.feeds.push(Feed {
                 index,
                 value: Input::Tensor(view),
             });
-            fed.pins.keep(value);
         }
         Ok(Some(fed))
     }
@@ -73,7 +76,7 @@ impl<'py> Fed<'py> {
         let Ok(mapping) = given.cast::<PyMapping>() else {
             return Err(incompatible_arguments("run").into());
         };
-        let mut fed = Self::default();
+        let mut values = Vec::new();
         for item in mapping.items()? {
             let (name, value): (Bound<'py, PyAny>, Bound<'py, PyAny>) = item.extract()?;
             let Some(name) = text_of(&name) else {
@@ -81,93 +84,112 @@ impl<'py> Fed<'py> {
             };
             // What is not fed is what a model sees as an absent optional.
             if !value.is_none() {
-                fed.add(signature, &name, value)?;
+                values.push((name, value));
             }
+        }
+        Self::from_values(signature, values)
+    }
+
+    /// Reads values by name.
+    ///
+    /// Converting a value may run Python code, which may move the memory of an array: no array is looked into before
+    /// all are converted. Of two values for an input, named once as text and once as bytes, the first counts.
+    pub(crate) fn from_values(
+        signature: &Signature,
+        values: Vec<(String, Bound<'py, PyAny>)>,
+    ) -> Result<Self, PyCoreError> {
+        let mut converted = Vec::new();
+        for (name, value) in values {
+            let index = signature.input(&name);
+            let declared = index.map(|index| &signature.inputs[index].value_type);
+            let value = convert(&name, declared, value)?;
+            let index = index.ok_or_else(|| {
+                Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!("Invalid input name: {}", until_nul(&name)),
+                )
+            })?;
+            if !converted.iter().any(|(other, _)| *other == index) {
+                converted.push((index, value));
+            }
+        }
+        let mut fed = Self::default();
+        for (index, value) in converted {
+            let value = match value {
+                Converted::Value(value) => Input::Value(Box::new(value)),
+                Converted::Array(array) => {
+                    let view = Array::new(&array).and_then(|array| array.direct_view());
+                    let view = view.ok_or_else(|| runtime_error("an array changed its layout while it was read"))?;
+                    fed.pins.keep(array);
+                    Input::Tensor(view)
+                }
+            };
+            fed.feeds.push(Feed { index, value });
         }
         Ok(fed)
     }
+}
 
-    /// Adds one input.
-    pub(crate) fn add(
-        &mut self,
-        signature: &Signature,
-        name: &str,
-        value: Bound<'py, PyAny>,
-    ) -> Result<(), PyCoreError> {
-        let index = signature.input(name);
-        let declared = index.map(|index| &signature.inputs[index].value_type);
-        let input = self.input(name, declared, value)?;
-        let index = index.ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidArgument,
-                format!("Invalid input name: {}", until_nul(name)),
-            )
-        })?;
-        self.feeds.push(Feed { index, value: input });
-        Ok(())
+/// A value that needs no more Python code to be fed.
+enum Converted<'py> {
+    /// An array that can run as it is.
+    Array(Bound<'py, PyAny>),
+    Value(Value),
+}
+
+fn convert<'py>(
+    name: &str,
+    declared: Option<&ValueType>,
+    value: Bound<'py, PyAny>,
+) -> Result<Converted<'py>, PyCoreError> {
+    if is_array(&value) {
+        return convert_array(value);
     }
-
-    fn input(
-        &mut self,
-        name: &str,
-        declared: Option<&ValueType>,
-        value: Bound<'py, PyAny>,
-    ) -> Result<Input, PyCoreError> {
-        if is_array(&value) {
-            return self.array(value);
-        }
-        if let Ok(list) = value.cast::<PyList>() {
-            return match unwrapped(declared) {
-                Some(ValueType::Sequence(element)) => sequence(name, list, element),
-                Some(ValueType::Tensor { dtype, .. }) => {
-                    let array = array_from_list(&value, *dtype)
-                        .ok_or_else(|| runtime_error("Could not create tensor from given input list"))?;
-                    self.array(array)
-                }
-                Some(_) => Err(runtime_error(
-                    "The graph is missing type information needed to construct the ORT tensor",
-                )
-                .into()),
-                None => Err(runtime_error(format!(
-                    "Failed to find input with name: {name} in the model input def list"
-                ))
-                .into()),
-            };
-        }
-        if let Ok(map) = value.cast::<PyDict>() {
-            return Ok(Input::Value(Box::new(map_of(name, map)?)));
-        }
-        let class = value.get_type();
-        if class.name()? == "OrtValue" && class.module()? == "onnxruntime.capi.onnxruntime_inference_collection" {
-            return self.array(value.call_method0("numpy")?);
-        }
-        let Ok(items) = value.try_iter() else {
-            let class = type_text(&class);
-            return Err(runtime_error(format!("Unable to handle object of type {class}")).into());
+    if let Ok(list) = value.cast::<PyList>() {
+        return match unwrapped(declared) {
+            Some(ValueType::Sequence(element)) => sequence(name, list, element).map(Converted::Value),
+            Some(ValueType::Tensor { dtype, .. }) => {
+                let array = array_from_list(&value, *dtype)
+                    .ok_or_else(|| runtime_error("Could not create tensor from given input list"))?;
+                convert_array(array)
+            }
+            Some(_) => {
+                Err(runtime_error("The graph is missing type information needed to construct the ORT tensor").into())
+            }
+            None => Err(runtime_error(format!(
+                "Failed to find input with name: {name} in the model input def list"
+            ))
+            .into()),
         };
-        Ok(Input::Value(Box::new(sequence_of_maps(name, &items)?)))
     }
+    if let Ok(map) = value.cast::<PyDict>() {
+        return Ok(Converted::Value(map_of(name, map)?));
+    }
+    let class = value.get_type();
+    if class.name()? == "OrtValue" && class.module()? == "onnxruntime.capi.onnxruntime_inference_collection" {
+        return convert_array(value.call_method0("numpy")?);
+    }
+    let Ok(items) = value.try_iter() else {
+        let class = type_text(&class);
+        return Err(runtime_error(format!("Unable to handle object of type {class}")).into());
+    };
+    Ok(Converted::Value(sequence_of_maps(name, &items)?))
+}
 
-    fn array(&mut self, array: Bound<'py, PyAny>) -> Result<Input, PyCoreError> {
-        let value = Array::new(&array).ok_or_else(|| runtime_error("not an array"))?;
-        if let Some(view) = value.direct_view() {
-            self.pins.keep(array);
-            return Ok(Input::Tensor(view));
-        }
-        let (number, _) = value.type_number();
-        if crate::array::dtype_of(number).is_some() {
-            let copy = value.to_direct()?;
-            let view = Array::new(&copy).and_then(|copy| copy.direct_view());
-            let view = view.ok_or_else(|| runtime_error("numpy made a copy that is not in C order"))?;
-            self.pins.keep(copy);
-            return Ok(Input::Tensor(view));
-        }
-        Ok(Input::Value(Box::new(Value::Strings(strings_of(
-            &array,
-            number,
-            value.shape(),
-        )?))))
+fn convert_array(array: Bound<'_, PyAny>) -> Result<Converted<'_>, PyCoreError> {
+    let value = Array::new(&array).ok_or_else(|| runtime_error("not an array"))?;
+    if value.direct_view().is_some() {
+        return Ok(Converted::Array(array));
     }
+    let (number, _) = value.type_number();
+    if crate::array::dtype_of(number).is_some() {
+        return Ok(Converted::Array(value.to_direct()?));
+    }
+    Ok(Converted::Value(Value::Strings(strings_of(
+        &array,
+        number,
+        value.shape(),
+    )?)))
 }
 
 fn refuse_missing(py: Python<'_>, signature: &Signature, names: &[Bound<'_, PyAny>]) -> PyResult<()> {
@@ -269,7 +291,7 @@ fn strings_of(array: &Bound<'_, PyAny>, number: i32, shape: Shape) -> PyResult<S
 }
 
 /// A sequence of tensors from a list of arrays.
-fn sequence(name: &str, list: &Bound<'_, PyList>, element: &ValueType) -> Result<Input, PyCoreError> {
+fn sequence(name: &str, list: &Bound<'_, PyList>, element: &ValueType) -> Result<Value, PyCoreError> {
     let dtype = match element {
         ValueType::Tensor { dtype, .. } => *dtype,
         _ => Dtype::Undefined,
@@ -292,16 +314,19 @@ fn sequence(name: &str, list: &Bound<'_, PyList>, element: &ValueType) -> Result
         }
         items.push(item);
     }
-    Ok(Input::Value(Box::new(Value::Sequence { element: dtype, items })))
+    Ok(Value::Sequence { element: dtype, items })
 }
 
 /// An element of a sequence: a copy, since sequences hand their elements on without one.
 fn tensor_of(array: Bound<'_, PyAny>) -> Result<Value, PyCoreError> {
-    let mut fed = Fed::default();
-    Ok(match fed.array(array)? {
-        Input::Tensor(view) => Value::Tensor(Tensor::copied(&view)),
-        Input::Value(value) => *value,
-    })
+    match convert_array(array)? {
+        Converted::Value(value) => Ok(value),
+        Converted::Array(array) => {
+            let view = Array::new(&array).and_then(|array| array.direct_view());
+            let view = view.ok_or_else(|| runtime_error("an array changed its layout while it was read"))?;
+            Ok(Value::Tensor(Tensor::copied(&view)))
+        }
+    }
 }
 
 fn sequence_of_maps(name: &str, items: &Bound<'_, PyIterator>) -> PyResult<Value> {

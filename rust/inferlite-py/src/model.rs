@@ -11,7 +11,7 @@ use inferlite_core::stats::CallStats;
 use inferlite_core::{Error, ErrorKind, Feed, Input, TensorView};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
 use smallvec::SmallVec;
 
 use crate::array::Array;
@@ -131,14 +131,16 @@ impl PyModel {
             )?);
         };
         let signature = opened.signature();
+        // Reading the names may run the caller's code, so it comes before anything looks into an array.
+        let wanted = match outputs {
+            Some(outputs) if !outputs.is_none() => Some(self.wanted(py, signature, outputs)),
+            _ => None,
+        };
         let mut fed = match self.read_directly(signature, inputs, named)? {
             Some(fed) => fed,
             None => self.read(py, signature, inputs, named)?,
         };
-        let wanted = match outputs {
-            Some(outputs) if !outputs.is_none() => Some(self.wanted(py, signature, outputs)?),
-            _ => None,
-        };
+        let wanted = wanted.transpose()?;
         let outputs = opened
             .run(py, &mut fed, wanted.as_deref(), None)
             .map_err(|error| run_error(py, &self.name, error))?;
@@ -270,12 +272,13 @@ impl PyModel {
             .reader(py)?
             .call_method1("feed", (inputs, named))?
             .cast_into::<PyDict>()?;
-        let mut fed = Fed::default();
-        for (name, value) in values {
-            fed.add(signature, name.cast::<PyString>()?.to_str()?, value)
-                .map_err(|error| refusal(py, &self.name, error))?;
-        }
-        Ok(fed)
+        let values = values
+            .iter()
+            .map(|(name, value)| Ok((name.extract::<String>()?, value)))
+            .collect::<PyResult<Vec<_>>>()?;
+        // As in a session, what is `None` is not fed.
+        let values = values.into_iter().filter(|(_, value)| !value.is_none()).collect();
+        Fed::from_values(signature, values).map_err(|error| refusal(py, &self.name, error))
     }
 
     fn wanted(

@@ -138,12 +138,15 @@ impl PySession {
     ) -> Result<Bound<'py, PyList>, PyCoreError> {
         let opened = self.opened()?;
         let signature = opened.signature();
+        // Both may run the caller's code, so they come before anything looks into an array; what is wrong with the feed
+        // is said first all the same.
+        let options = run_options::extract(run_options);
+        let fetches = feed::fetches(signature, output_names);
         let mut fed = match Fed::directly(&opened.names, signature.required, input_feed)? {
             Some(fed) => fed,
             None => Fed::from_mapping(signature, input_feed)?,
         };
-        let options = run_options::extract(run_options)?;
-        let fetches = feed::fetches(signature, output_names)?;
+        let (options, fetches) = (options?, fetches?);
         let outputs = opened.run(py, &mut fed, fetches.as_deref(), options.as_deref())?;
         Ok(list_of(py, outputs)?)
     }

@@ -138,6 +138,22 @@ impl Signature {
         &self.inputs[self.required..]
     }
 
+    /// Whether the output of this name is an input handed through, or an initializer that a call may override.
+    ///
+    /// The runtime answers with the input's own value then, and leaves memory that was made ready for it as it is.
+    #[must_use]
+    pub fn is_handed_through(&self, output: &Argument) -> bool {
+        self.input(&output.name).is_some()
+    }
+
+    /// Whether memory for outputs may be made ready before a run: all values are tensors, and none is handed through.
+    #[must_use]
+    pub fn is_reusable(&self) -> bool {
+        let is_tensor = |argument: &Argument| matches!(argument.value_type, ValueType::Tensor { .. });
+        self.inputs.iter().chain(&self.outputs).all(is_tensor)
+            && !self.outputs.iter().any(|output| self.is_handed_through(output))
+    }
+
     /// The index of the input of this name.
     #[must_use]
     pub fn input(&self, name: &str) -> Option<usize> {
@@ -172,6 +188,22 @@ mod tests {
             ValueType::Optional(Box::new(ValueType::Sequence(float()))).to_string(),
             "optional(seq(tensor(float)))"
         );
+    }
+
+    #[test]
+    fn outputs_that_are_inputs_and_values_that_are_no_tensors_are_not_reusable() {
+        let tensor = || ValueType::Tensor {
+            dtype: Dtype::Float32,
+            shape: None,
+        };
+        let signature = |output: &str, value_type| Signature {
+            inputs: Argument::new("x".into(), tensor()).into_iter().collect(),
+            required: 1,
+            outputs: Argument::new(output.into(), value_type).into_iter().collect(),
+        };
+        assert!(signature("y", tensor()).is_reusable());
+        assert!(!signature("x", tensor()).is_reusable());
+        assert!(!signature("y", ValueType::Optional(Box::new(tensor()))).is_reusable());
     }
 
     #[test]

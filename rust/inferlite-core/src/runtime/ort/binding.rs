@@ -37,6 +37,8 @@ pub struct Binding {
     /// The values over the caller's memory, null where a run makes them.
     given: Vec<*mut OrtValue>,
     places: Vec<*mut OrtValue>,
+    /// Whether no output is asked for twice, which would have one place only.
+    is_distinct: bool,
     /// Places for the outputs that were not given any, once a run has shown how large they are; empty before.
     expected: Vec<Option<Slot>>,
     _values: Vec<ValueHandle>,
@@ -90,6 +92,7 @@ impl Binding {
             output_names,
             given,
             places,
+            is_distinct: (1..fetches.len()).all(|i| fetches[..i].iter().all(|other| other.index != fetches[i].index)),
             expected: Vec::new(),
             _values: values,
         })
@@ -125,8 +128,10 @@ impl Binding {
         if run.is_err() {
             // The runtime refuses memory that does not fit what the model declares, which may be wrong.
             self.expected.clear();
+            let outputs = self.make()?;
+            // It was the memory that was refused, not the inputs.
             self.engine.stop_reusing_outputs();
-            return self.run_anew();
+            return Ok(outputs);
         }
         let mut outputs = Outputs::default();
         for slot in self.expected.iter().flatten() {
@@ -136,17 +141,22 @@ impl Binding {
     }
 
     fn run_anew(&mut self) -> Result<Outputs<'_>> {
+        let outputs = self.make()?;
+        if self.engine.reuses_outputs() && self.is_distinct {
+            self.expect_outputs(&outputs);
+        }
+        Ok(outputs)
+    }
+
+    /// Runs once, and lets the runtime make what was not given memory.
+    fn make(&mut self) -> Result<Outputs<'static>> {
         self.places.copy_from_slice(&self.given);
         let run = self
             .engine
             .run_into(&self.names, &self.inputs, &self.output_names, None, &mut self.places);
         let outputs = run.and_then(|()| self.take_made());
         self.release_made();
-        let outputs = outputs?;
-        if self.engine.reuses_outputs() {
-            self.expect_outputs(&outputs);
-        }
-        Ok(outputs)
+        outputs
     }
 
     /// The values that a run has made.

@@ -44,6 +44,14 @@ impl fmt::Debug for ModelSource {
 }
 
 impl ModelSource {
+    /// The same source wherever the process goes: a child that forked off may have changed its folder.
+    fn anchored(self) -> Self {
+        match self {
+            Self::Path(path) => Self::Path(std::path::absolute(&path).unwrap_or(path)),
+            bytes @ Self::Bytes(_) => bytes,
+        }
+    }
+
     /// Whether shapes settle the work of this model; false without a look where knowing it would gain nothing.
     fn is_settled_by_shapes(&self) -> bool {
         let is_settled = |bytes: &[u8]| {
@@ -109,26 +117,59 @@ impl Drop for Fetched {
     }
 }
 
+/// A session that goes again unless an engine keeps it.
+struct Loaded {
+    runtime: &'static Runtime,
+    live: Option<Box<Live>>,
+}
+
+impl Loaded {
+    fn session(&self) -> *mut OrtSession {
+        self.live.as_ref().map_or(std::ptr::null_mut(), |live| live.session)
+    }
+
+    #[expect(clippy::unnecessary_box_returns, reason = "the engine keeps the address")]
+    fn keep(mut self) -> Box<Live> {
+        self.live.take().expect("it is taken once, here, by value")
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        if let Some(live) = self.live.take() {
+            drop_live(self.runtime, *live);
+        }
+    }
+}
+
 impl OrtEngine {
     /// Makes a session; takes as long as the runtime needs to read and optimise the model.
     pub fn load(source: ModelSource, settings: SessionSettings) -> Result<Self> {
         let runtime = runtime()?;
         let live = make_session(runtime, &source, &settings)?;
-        let signature = read_signature(runtime, live.session)?;
+        let source = source.anchored();
+        let live = Loaded {
+            runtime,
+            live: Some(live),
+        };
+        let signature = read_signature(runtime, live.session())?;
+        let default_options = RunOptions::new()?;
         let stays_here = settings.runs_on_the_calling_thread();
         let is_settled = source.is_settled_by_shapes();
         let serial = settings.is_serial().then(Mutex::default);
         Ok(Self {
             runtime,
-            live: AtomicPtr::new(Box::into_raw(live)),
+            reuses_outputs: AtomicBool::new(
+                is_settled && settings.custom_op_libraries.is_empty() && signature.is_reusable(),
+            ),
+            live: AtomicPtr::new(Box::into_raw(live.keep())),
             source,
             settings,
             signature,
             frames: Pool::default(),
-            default_options: RunOptions::new()?,
+            default_options,
             serial,
             is_straight_line: stays_here && is_settled,
-            reuses_outputs: AtomicBool::new(is_settled),
         })
     }
 
@@ -149,7 +190,13 @@ impl OrtEngine {
     #[cold]
     fn rebuild(&self) -> Result<*mut OrtSession> {
         let old = self.live.load(Ordering::Acquire);
-        let fresh = make_session(self.runtime, &self.source, &self.settings)?;
+        // The parent's profile and optimised model are the parent's to write.
+        let settings = SessionSettings {
+            optimized_model_filepath: None,
+            enable_profiling: None,
+            ..self.settings.clone()
+        };
+        let fresh = make_session(self.runtime, &self.source, &settings)?;
         let session = fresh.session;
         let fresh = Box::into_raw(fresh);
         if self
@@ -277,13 +324,16 @@ impl OrtEngine {
         let mut names: SmallVec<[*const c_char; 8]> = SmallVec::new();
         let mut inputs: SmallVec<[*const OrtValue; 8]> = SmallVec::new();
         let mut made: SmallVec<[ValueHandle; 2]> = SmallVec::new();
+        refuse_repeated(call.feeds)?;
         frame.begin();
+        let feeds_what_is_required = call.feeds.len() == self.signature.required
+            && call.feeds.iter().all(|feed| feed.index < self.signature.required);
+        if !feeds_what_is_required {
+            // An input that is left out, or an initializer that is overridden, has a shape that no place remembers.
+            frame.bypass();
+        }
         for feed in call.feeds {
             names.push(self.signature.inputs[feed.index].c_name.as_ptr());
-            if feed.index >= self.signature.required {
-                // The next call may leave an overridden initializer as it is, with another shape.
-                frame.bypass();
-            }
             inputs.push(match &feed.value {
                 Input::Tensor(view) if view.byte_len() <= COPIED_BYTES => {
                     frame.place(self.runtime, feed.index, view)?
@@ -343,6 +393,20 @@ impl OrtEngine {
         self.frames.give(frame);
         Ok(outputs)
     }
+}
+
+/// Refuses a second value for an input: both would lie in the same place.
+#[inline]
+fn refuse_repeated(feeds: &[Feed]) -> Result<()> {
+    if feeds.is_sorted_by(|a, b| a.index < b.index) {
+        return Ok(());
+    }
+    let is_repeated =
+        |(position, feed): (usize, &Feed)| feeds[..position].iter().any(|other| other.index == feed.index);
+    if feeds.iter().enumerate().any(is_repeated) {
+        return Err(Error::new(ErrorKind::InvalidArgument, "an input is fed twice"));
+    }
+    Ok(())
 }
 
 /// The outputs that the last run wrote into a frame, which comes back when they have been read.
