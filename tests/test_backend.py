@@ -223,7 +223,7 @@ TRIALS = {
 }
 
 # What no call can show to be missing: it is accepted and makes no difference, or is a matter of time.
-UNTRIED = {"hold_gil", "gil_free_creation", "config_from_model", "fork_at_work"}
+UNTRIED = {"hold_gil", "gil_free_creation", "config_from_model"}
 
 
 def test_every_capability_is_tried() -> None:

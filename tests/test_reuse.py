@@ -184,3 +184,44 @@ def test_names_of_outputs_may_not_move_an_input_while_they_are_read() -> None:
         (y,) = ours.run(Names(["y"]), {"x": x})
         assert y.shape == x.shape
         assert (y == 1).all()
+
+
+TWO = make_models.parse("g (float[n] x) => (float[n] y, float[n] z) { y = Neg(x) z = Exp(x) }")
+
+
+@pytest.mark.parametrize("case", ["output and input", "two outputs", "parts of two outputs"])
+def test_bound_outputs_have_memory_of_their_own(case: str) -> None:
+    ours, _ = _one_thread(TWO)
+    x, one, two, long = np.float32([1, 2, 3]), np.zeros(3, "f"), np.zeros(3, "f"), np.zeros(5, "f")
+    given_, name = {
+        "output and input": ({"y": one, "z": x}, "z"),
+        "two outputs": ({"y": one, "z": one}, "z"),
+        "parts of two outputs": ({"y": long[:3], "z": long[2:]}, "z"),
+    }[case]
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared below
+        ours.bind({"x": x}, given_)
+    assert str(caught.value) == (
+        f"output `{name}` cannot be overwritten: its array shares memory with another bound array; pass one of its own"
+    )
+    assert [y.tolist() for y in ours.bind({"x": x}, {"y": one, "z": two})()] == [one.tolist(), two.tolist()]
+
+
+def test_a_bound_output_that_became_read_only_is_left_alone() -> None:
+    ours, _ = _one_thread(PLAIN)
+    x, y = np.ones(3, np.float32), np.zeros(3, np.float32)
+    call = ours.bind({"x": x}, {"y": y})
+    y.flags.writeable = False
+    with pytest.raises(ValueError, match="the array of a bound output has become read-only: bind it anew"):
+        call()
+    assert y.tolist() == [0, 0, 0]
+
+
+def test_run_options_without_init_are_refused() -> None:
+    ours, _ = _one_thread(PLAIN)
+
+    class Heir(inferlite.RunOptions):
+        pass
+
+    for kind in (inferlite.RunOptions, Heir):
+        with pytest.raises(RuntimeError, match="the run options are empty: `__init__` has not run"):
+            ours.run(None, {"x": np.ones(3, np.float32)}, kind.__new__(kind))

@@ -52,14 +52,6 @@ CAPABILITIES: Final = {
         python=True,
         reason="set the environment variable ORT_LOAD_CONFIG_FROM_MODEL=1, which every back end reads",
     ),
-    "fork_at_work": Capability(
-        native=True,
-        python=False,
-        reason=(
-            "onnxruntime's Python package may hold its locks while the process forks: fork before threads run its "
-            "sessions, or use the native back end"
-        ),
-    ),
     "session_objects": Capability(
         native=False,
         python=True,

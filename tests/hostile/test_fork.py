@@ -74,13 +74,7 @@ def test_children_use_old_and_new_sessions(
     rows: int,
     forks: int,
     child_environment: dict[str, str],
-    request: pytest.FixtureRequest,
-    backend: str,
 ) -> None:
-    if backend == "python":
-        # The fallback makes parents' sessions anew, but cannot keep the package from being forked in the middle.
-        reason = "one child in a hundred hangs in onnxruntime's own package, which may hold its locks at the fork"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
     child.run(FORKS.format(threads=threads, rows=rows, forks=forks), child_environment, limit=100)
 
 

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnxruntime
 from onnxruntime.capi import _pybind_state as state
 
@@ -16,8 +17,6 @@ from inferlite.metadata import tensor_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import numpy as np
 
     from inferlite._fallback.session import InferenceSession
 
@@ -44,6 +43,7 @@ class BoundCall:
         self._pins = [weakref.ref(array) for array in feed.values()]
         if isinstance(outputs, Mapping):
             given = _checked_outputs(session, outputs)
+            _refuse_shared(feed, given)
             self._pins += [weakref.ref(array) for array in given.values()]
             self._run = _onto(session, feed, given)
             return
@@ -85,6 +85,9 @@ def _onto(
 
     def run() -> list[Any]:
         session._survive_fork()  # noqa: SLF001 - a class of this package
+        if not all(array.flags.writeable for array in outputs.values()):
+            message = "the array of a bound output has become read-only: bind it anew"
+            raise ValueError(message)
         session.run_with_ortvaluevector(options, list(feed), feeds, list(outputs), results, devices)
         return list(outputs.values())
 
@@ -108,6 +111,19 @@ def _checked_inputs(session: InferenceSession, inputs: Any) -> dict[str, np.ndar
             message = f"input `{argument.name}` is missing: bind an array to it"
             raise ValueError(message)
     return arrays
+
+
+def _refuse_shared(feed: dict[str, np.ndarray[Any, Any]], outputs: dict[str, np.ndarray[Any, Any]]) -> None:
+    bound = list(feed.values())
+    for name, array in outputs.items():
+        # All are contiguous, so that bounds tell.
+        if any(np.may_share_memory(array, other) for other in bound):
+            message = (
+                f"output `{name}` cannot be overwritten: its array shares memory with another bound array; "
+                "pass one of its own"
+            )
+            raise ValueError(message)
+        bound.append(array)
 
 
 def _checked_outputs(session: InferenceSession, outputs: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:

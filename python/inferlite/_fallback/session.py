@@ -13,6 +13,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 from inferlite._fallback import forks
 from inferlite._fallback.bound import BoundCall
 from inferlite._fallback.feeds import readable_feed
+from inferlite.options import RunOptions
 
 if TYPE_CHECKING:
     import os
@@ -120,6 +121,11 @@ class InferenceSession(onnxruntime.InferenceSession):
             onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument: An input does not fit; and the other classes
                 of onnxruntime, as there.
         """
+        if isinstance(run_options, RunOptions) and not hasattr(run_options, "_handle"):
+            # onnxruntime's half has not been made either, and crashes.
+            message = "the run options are empty: `__init__` has not run"
+            raise RuntimeError(message)
+        self._survive_fork()
         feed = readable_feed(input_feed, self._input_types)
         pins = _pinned(feed)
         results: list[Any]

@@ -6,6 +6,7 @@ hold it, and a fraction never silently becomes an integer.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -44,18 +45,18 @@ def from_json(document: Any, spec: inferlite.TensorSpec) -> Any:  # noqa: ANN401
 
 
 def to_json(value: Any) -> Any:  # noqa: ANN401 - any model value in, JSON out
-    """Convert a model's value to what `json.dumps` takes; complex numbers become pairs, map keys strings."""
+    """Convert a model's value to JSON; complex numbers become pairs, map keys and what is not finite strings."""
     match value:
-        case np.ndarray():
-            if value.dtype.kind == "c":
-                return np.stack([value.real, value.imag], axis=-1).tolist()
-            return value.tolist()
-        case np.generic():
-            return to_json(np.asarray(value))
+        case np.ndarray() | np.generic():
+            pairs = np.stack([value.real, value.imag], axis=-1) if value.dtype.kind == "c" else value
+            return to_json(pairs.tolist())
         case dict():
             return {str(key): to_json(item) for key, item in value.items()}
         case list() | tuple():
             return [to_json(item) for item in value]
+        case float() if not math.isfinite(value):
+            # JSON has no numbers for these.
+            return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(value)]
         case _:
             return value
 

@@ -96,6 +96,13 @@ impl PyBoundCall {
                     return Err(PyValueError::new_err(format!("output `{name}` is bound twice")).into());
                 }
                 let view = bindable("output", argument, &array)?;
+                if places.iter().any(|(_, other): &(_, TensorView)| view.overlaps(other)) {
+                    return Err(PyValueError::new_err(format!(
+                        "output `{name}` cannot be overwritten: its array shares memory with another bound array; pass \
+                         one of its own"
+                    ))
+                    .into());
+                }
                 places.push((array.clone().unbind(), view.clone()));
                 fetches.push(Fetch {
                     index,
@@ -169,6 +176,10 @@ impl PyBoundCall {
             |(array, view): &(Py<PyAny>, TensorView)| !Array::new(array.bind(py)).is_some_and(|a| a.is_at(view));
         if self.places.iter().any(has_moved) {
             return Err(PyValueError::new_err("the memory of a bound array has been exchanged: bind it anew").into());
+        }
+        let is_frozen = |array: &Py<PyAny>| !Array::new(array.bind(py)).is_some_and(|array| array.is_writable());
+        if self.given.iter().flatten().any(is_frozen) {
+            return Err(PyValueError::new_err("the array of a bound output has become read-only: bind it anew").into());
         }
         if self.overwrites_everything {
             self.launch(py, &mut binding, Binding::overwrite)?;

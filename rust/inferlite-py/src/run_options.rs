@@ -5,7 +5,7 @@ use std::sync::Arc;
 use inferlite_core::runtime::ort::RunOptions;
 use pyo3::prelude::*;
 
-use crate::boundary::{PyCoreError, incompatible_arguments};
+use crate::boundary::{PyCoreError, incompatible_arguments, runtime_error};
 
 /// The native half of `inferlite.RunOptions`.
 #[pyclass(name = "RunOptions", module = "inferlite._core", frozen)]
@@ -63,6 +63,15 @@ pub(crate) fn extract(given: Option<&Bound<'_, PyAny>>) -> Result<Option<Arc<Run
     });
     if !is_foreign {
         return Err(incompatible_arguments("run").into());
+    }
+    let is_ours = class.mro().iter().any(|class| {
+        class
+            .getattr("__module__")
+            .is_ok_and(|module| module.eq("inferlite.options").unwrap_or(false))
+    });
+    if is_ours && given.getattr_opt("_handle")?.is_none() {
+        // onnxruntime's half has not been made either: its attributes are memory that nobody has written.
+        return Err(runtime_error("the run options are empty: `__init__` has not run").into());
     }
     let options = RunOptions::new()?;
     options.set_terminate(given.getattr("terminate")?.extract()?)?;

@@ -100,6 +100,14 @@ impl TensorView {
         self.byte_len
     }
 
+    /// Whether two tensors have bytes in common.
+    #[inline]
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (a, b) = (self.data as usize, other.data as usize);
+        a < b.wrapping_add(other.byte_len) && b < a.wrapping_add(self.byte_len)
+    }
+
     /// The number of elements.
     #[inline]
     #[must_use]

@@ -10,7 +10,7 @@ use ort_sys::OrtValue;
 
 use super::api::{Handle, call};
 use super::engine::OrtEngine;
-use super::frame::{COPIED_BYTES, Slot, overlaps};
+use super::frame::{COPIED_BYTES, Slot};
 use super::library::release_value;
 use super::value::{ValueHandle, borrow_tensor, from_runtime};
 use crate::error::Result;
@@ -171,7 +171,7 @@ impl Binding {
                 None => Value::Absent,
                 Some(value) => {
                     let value = Handle::from_raw(runtime.api.ReleaseValue, value);
-                    let is_borrowed = |view: &TensorView| self.views.iter().any(|input| overlaps(input, view));
+                    let is_borrowed = |view: &TensorView| self.views.iter().any(|input| input.overlaps(view));
                     from_runtime(runtime, value, is_borrowed)?
                 }
             };

@@ -12,7 +12,7 @@ use ort_sys::{OrtAllocator, OrtSession, OrtStatusPtr, OrtTypeInfo, OrtValue};
 use smallvec::SmallVec;
 
 use super::api::{Handle, call, check, os_path};
-use super::frame::{COPIED_BYTES, Frame, Pool, overlaps};
+use super::frame::{COPIED_BYTES, Frame, Pool};
 use super::library::{Runtime, runtime};
 use super::metadata::{self, ModelMetadata, take_string};
 use super::options::SessionSettings;
@@ -425,13 +425,13 @@ fn lend<'e>(frame: Box<Frame>, fetches: &[usize]) -> Outputs<'e> {
 fn shares(feed: &Feed, view: &TensorView) -> bool {
     fn within(value: &Value, view: &TensorView) -> bool {
         match value {
-            Value::Tensor(tensor) => overlaps(tensor.view(), view),
+            Value::Tensor(tensor) => tensor.view().overlaps(view),
             Value::Sequence { items, .. } => items.iter().any(|item| within(item, view)),
             Value::Strings(_) | Value::Map(_) | Value::Absent => false,
         }
     }
     match &feed.value {
-        Input::Tensor(input) => overlaps(input, view),
+        Input::Tensor(input) => input.overlaps(view),
         Input::Value(value) => within(value, view),
     }
 }
