@@ -378,6 +378,18 @@ def test_a_bound_array_cannot_be_resized_away() -> None:
     assert call()[0].shape == (1000,)
 
 
+@pytest.mark.parametrize("role", ["input", "output"])
+def test_a_bound_array_whose_memory_was_exchanged_is_refused(role: str) -> None:
+    session = inferlite.InferenceSession(make_models.parse("g (float[n] x) => (float[n] y) { y = Neg(x) }"))
+    x, y = np.ones(1000, np.float32), np.zeros(1000, np.float32)
+    call = session.bind({"x": x}, {"y": y})
+    array = x if role == "input" else y
+    # What `pickle` uses to fill an array: it frees the memory that the array had.
+    array.__setstate__((1, (3,), np.dtype(np.float32), False, bytes(12)))  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="the memory of a bound array has been exchanged: bind it anew"):
+        call()
+
+
 def test_a_call_takes_no_arguments() -> None:
     call = _session("double").bind({"x": ones(1, 4)})
     with pytest.raises(TypeError):

@@ -100,6 +100,32 @@ def test_a_long_bound_call_after_many_short_ones_leaves_other_threads_alive() ->
     assert ticker.ticks >= ENOUGH_TICKS
 
 
+def test_a_long_run_of_as_many_elements_leaves_other_threads_alive() -> None:
+    # As many elements go in as for a quick call, and their square is computed.
+    text = (
+        f"g (float[n, m] u, float[k, l] v) => (float y) {{ x = Add(u, v) {TANGENTS} y = ReduceMax<keepdims = 0>(d) }}"
+    )
+    session = inferlite.InferenceSession(make_models.parse(text), **_one_thread())
+    side = 200
+    while True:
+        row, column = ones(1, side), ones(side, 1)
+        started = time.perf_counter()
+        session.run(None, {"u": column, "v": row})
+        took = time.perf_counter() - started
+        if took > SECOND / 2:
+            break
+        side = int(side * min(4, (SECOND / took) ** 0.5))
+    sessions = [inferlite.InferenceSession(make_models.parse(text), **_one_thread()) for _ in range(2)]
+    short, long = sessions[1].bind({"u": row, "v": row}), sessions[1].bind({"u": column, "v": row})
+    for _ in range(3_000):
+        sessions[0].run(None, {"u": row, "v": row})
+        short()
+    for call in (lambda: sessions[0].run(None, {"u": column, "v": row}), long):
+        with Ticker() as ticker:
+            call()
+        assert ticker.ticks >= ENOUGH_TICKS / 2
+
+
 def _ticks_in_a_run_that_is_long_by_its_value(**extras: Any) -> int:
     count = _count_that_takes_a_second(BY_VALUE, "shape", lambda count: np.array([count]))
     session = inferlite.InferenceSession(make_models.parse(BY_VALUE), **_one_thread(**extras))
@@ -232,3 +258,36 @@ def test_what_the_runtime_logs_reaches_python_with_its_level(backend: str, caplo
         errors = [record for record in caplog.records if record.levelno == logging.ERROR]
         assert [record.name for record in errors] == ["inferlite.onnxruntime"]
         assert len(caplog.records) == seen
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
+def test_an_interrupt_in_a_logging_handler_is_the_callers(
+    error: type[BaseException], backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend == "python":
+        pytest.skip("onnxruntime's package prints what it logs")
+    seen = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record)
+            if len(seen) == 1:
+                raise error
+
+    unraisable: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", unraisable.append)
+    session = inferlite.InferenceSession(make_models.path("failing"))
+    handler = Handler()
+    logger = logging.getLogger("inferlite.onnxruntime")
+    logger.addHandler(handler)
+    # Any other failure of a handler is reported where Python reports what nobody can catch.
+    is_the_callers = error is not ValueError
+    try:
+        with pytest.raises(error if is_the_callers else Exception, match=None if is_the_callers else "Non-zero status"):
+            session.run(None, BAD)
+        with pytest.raises(Exception, match="Non-zero status"):
+            session.run(None, BAD)
+    finally:
+        logger.removeHandler(handler)
+    assert [type(hook.exc_value) for hook in unraisable] == ([] if is_the_callers else [ValueError])
+    assert len(seen) == 2

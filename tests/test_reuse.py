@@ -12,6 +12,7 @@ from typing import Any
 
 import make_models
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from hypothesis import given, strategies as st
@@ -225,3 +226,58 @@ def test_run_options_without_init_are_refused() -> None:
     for kind in (inferlite.RunOptions, Heir):
         with pytest.raises(RuntimeError, match="the run options are empty: `__init__` has not run"):
             ours.run(None, {"x": np.ones(3, np.float32)}, kind.__new__(kind))
+
+
+PICKY = make_models.parse("g (float[n] x, int64[k] i) => (float[k] y) { y = Gather(x, i) }")
+
+
+@pytest.mark.parametrize("is_bound", [False, True])
+@pytest.mark.parametrize("good_runs", [0, 1, 5])
+def test_a_run_that_fails_is_run_once(
+    good_runs: int, is_bound: bool, backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, theirs = _one_thread(PICKY)
+    x, i = np.float32([1, 2, 3]), np.int64([0, 2])
+    call = ours.bind({"x": x, "i": i}) if is_bound else lambda: ours.run(None, {"x": x, "i": i})
+    for _ in range(good_runs):
+        assert call()[0].tolist() == [1, 3]
+    i[1] = 99
+    wanted = oracle.outcome(lambda: theirs.run(None, {"x": x, "i": i}))
+    assert wanted.error is not None
+    caplog.clear()
+    oracle.assert_same_outcome(oracle.outcome(call), wanted)
+    if backend == "native":
+        # The runtime logs every run that fails, once.
+        assert len(caplog.records) == 1
+    i[1] = 1
+    assert call()[0].tolist() == [1, 2]
+
+
+def test_a_terminated_run_is_not_begun_again() -> None:
+    ours, _ = _one_thread(PLAIN)
+    options = inferlite.RunOptions()
+    x = np.ones(3, np.float32)
+    for terminate in (False, False, True, False):
+        options.terminate = terminate
+        outcome = oracle.outcome(lambda: ours.run(None, {"x": x}, options))
+        assert (outcome.error is not None) is terminate
+
+
+@oracle.proves("an output of type float4e2m1")
+@pytest.mark.parametrize("size", [1, 3, 4097])
+def test_outputs_of_four_bits_stay_within_their_memory(size: int, backend: str) -> None:
+    packed = bytes(number * 37 % 256 for number in range((size + 1) // 2))
+    tensor = onnx.TensorProto(name="y", data_type=onnx.TensorProto.FLOAT4E2M1, dims=[size], raw_data=packed)
+    output = onnx.helper.make_tensor_value_info("y", tensor.data_type, [size])
+    graph = onnx.helper.make_graph([], "constant", [], [output], [tensor])
+    opset = onnx.helper.make_opsetid("", 23)
+    model = onnx.helper.make_model(graph, ir_version=11, opset_imports=[opset]).SerializeToString()
+    if oracle.outcome(lambda: oracle.reference(model)).error is not None:
+        pytest.skip("this onnxruntime has no float4")
+    ours, _ = oracle.pair(model)
+    for _ in range(4):
+        (y,) = ours.run(None, {})
+        assert (y.shape, y.dtype) == ((size,), np.uint8)
+        assert y[: len(packed)].tobytes() == packed
+        if backend == "native":
+            assert not y[len(packed) :].any()

@@ -235,6 +235,29 @@ def test_a_run_that_goes_on_is_terminated_by_another_thread() -> None:
     assert type(error).__module__ == "onnxruntime.capi.onnxruntime_pybind11_state"
 
 
+def test_run_options_may_change_while_runs_read_them() -> None:
+    session = inferlite.InferenceSession(make_models.path("endless"))
+    options = inferlite.RunOptions()
+    options.logid = "first"
+    with ThreadPoolExecutor(2) as pool:
+        running = []
+        for number in range(2):
+            running.append(pool.submit(session.run, None, {"x": f32(1)}, options))
+            inferlite.InferenceSession(DOUBLE).run(None, {"x": ones(1, 4)})
+            for logid in ("a much longer name than the small string has room for", str(number)):
+                options.logid = logid
+            options.log_severity_level = 4
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        assert not any(run.done() for run in running)
+        # Those that began before the changes end, too.
+        options.terminate = True
+        errors = [run.exception(timeout=30) for run in running]
+    assert all("Exiting due to terminate flag" in str(error) for error in errors)
+    # And what comes later keeps all that was set.
+    error = oracle.outcome(lambda: session.run(None, {"x": f32(1)}, options)).error
+    assert "Exiting due to terminate flag" in str(error)
+
+
 RUN_OPTION_VALUES = {"log_severity_level": 4, "log_verbosity_level": 1, "logid": "mine", "terminate": False}
 
 

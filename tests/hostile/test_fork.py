@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 
 import child
+import oracle
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -139,5 +144,117 @@ def test_multiprocessing_with_fork_runs_a_global_session(child_environment: dict
 
         with multiprocessing.get_context("fork").Pool(2) as pool:
             assert pool.map(work, range(20)) == [[[2.0 * number] * 4] for number in range(20)]
+    """
+    child.run(code, child_environment)
+
+
+# A child whose parent's model file is no longer what it was, or where it was.
+MOVED = """
+import os, shutil, signal, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+import numpy, inferlite, make_models
+os.chdir({folder!r})
+shutil.copy(make_models.path("double"), "model.onnx")
+x = numpy.ones((1, 4), numpy.float32)
+session = inferlite.InferenceSession("model.onnx")
+assert session.run(None, {{"x": x}})[0].tolist() == [[2.0] * 4]
+child = os.fork()
+if child == 0:
+    signal.alarm(10)
+    status = 1
+    try:
+        {happening}
+        try:
+            given = session.run(None, {{"x": x}})[0].tolist()
+        except Exception as error:
+            given = type(error).__name__, str(error)
+        {check}
+        status = 0
+    except BaseException as error:
+        print(type(error), error, file=sys.stderr, flush=True)
+    finally:
+        os._exit(status)
+assert os.waitpid(child, 0)[1] == 0
+# The parent has what it loaded.
+assert session.run(None, {{"x": x}})[0].tolist() == [[2.0] * 4]
+"""
+
+REPLACED = "shutil.copy(make_models.path({name!r}), 'new.onnx'); os.replace('new.onnx', 'model.onnx')"
+CHANGED = (
+    "assert given[0] == 'Fail' and 'model.onnx again, which has changed since: make a new session' in given[1], given"
+)
+HAPPENINGS = {
+    "another folder": ("os.chdir('/')", "assert given == [[2.0] * 4], given"),
+    "another model": (REPLACED.format(name="mlp"), CHANGED),
+    "other weights": (REPLACED.format(name="double"), CHANGED),
+    "deleted": ("os.remove('model.onnx')", "assert given[0] == 'NoSuchFile', given"),
+}
+
+
+@oracle.proves("a session made before `fork()`, in the child")
+@pytest.mark.parametrize("happening", HAPPENINGS)
+def test_a_child_never_runs_another_model_than_its_parent(
+    happening: str, child_environment: dict[str, str], tmp_path: Path
+) -> None:
+    happens, check = HAPPENINGS[happening]
+    child.run(MOVED.format(folder=str(tmp_path), happening=happens, check=check), child_environment)
+
+
+def test_a_child_may_drop_what_its_parents_runs_made(child_environment: dict[str, str]) -> None:
+    code = """
+        import os, signal, sys, threading, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import numpy, inferlite, make_models
+        session = inferlite.InferenceSession(make_models.path("double"))
+        x = numpy.ones((4096, 4), numpy.float32)
+        stop = threading.Event()
+
+        def work():
+            while not stop.is_set():
+                session.run(None, {"x": x})
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        [thread.start() for thread in threads]
+        for number in range(60):
+            (large,) = session.run(None, {"x": x})
+            child = os.fork()
+            if child == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(5)
+                assert large.max() == 2
+                del large
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0, number
+        stop.set()
+        [thread.join() for thread in threads]
+    """
+    child.run(code, child_environment)
+
+
+def test_a_child_makes_empty_sequences_while_its_parent_does(child_environment: dict[str, str]) -> None:
+    code = """
+        import os, signal, threading, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import numpy, inferlite, make_models
+        session = inferlite.InferenceSession(make_models.path("sequence"))
+        name = session.get_inputs()[0].name
+        stop = threading.Event()
+
+        def work():
+            while not stop.is_set():
+                session.run(None, {name: []})
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        [thread.start() for thread in threads]
+        for number in range(60):
+            child = os.fork()
+            if child == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(5)
+                assert session.run(None, {name: []})[0] == []
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0, number
+        stop.set()
+        [thread.join() for thread in threads]
     """
     child.run(code, child_environment)

@@ -39,12 +39,13 @@ class BoundCall:
         self._lock = threading.Lock()
         self._generation = forks.generation()
         feed = _checked_inputs(session, inputs)
+        given = _checked_outputs(session, outputs) if isinstance(outputs, Mapping) else {}
+        _refuse_shared(feed, given)
+        bound = [*feed.values(), *given.values()]
         # numpy moves no array that a weak reference looks at, not even by `resize(refcheck=False)`.
-        self._pins = [weakref.ref(array) for array in feed.values()]
+        self._pins = [weakref.ref(array) for array in bound]
+        self._places = [(array, _place(array)) for array in bound]
         if isinstance(outputs, Mapping):
-            given = _checked_outputs(session, outputs)
-            _refuse_shared(feed, given)
-            self._pins += [weakref.ref(array) for array in given.values()]
             self._run = _onto(session, feed, given)
             return
         names = _output_names(session, outputs)
@@ -60,6 +61,7 @@ class BoundCall:
 
         Raises:
             RuntimeError: Another thread is in this call.
+            ValueError: The memory of a bound array has been exchanged, or one to overwrite has become read-only.
             onnxruntime.capi.onnxruntime_pybind11_state.Fail: The run fails; and the other classes of onnxruntime.
         """
         if self._generation != forks.generation():
@@ -69,9 +71,17 @@ class BoundCall:
             message = "a bound call runs once at a time; bind once per thread"
             raise RuntimeError(message)
         try:
+            if any(_place(array) != place for array, place in self._places):
+                message = "the memory of a bound array has been exchanged: bind it anew"
+                raise ValueError(message)
             return self._run()
         finally:
             self._lock.release()
+
+
+def _place(array: np.ndarray[Any, Any]) -> tuple[int, int]:
+    """The address and the size of an array's memory; `__setstate__` exchanges both."""
+    return array.ctypes.data, array.nbytes
 
 
 def _onto(

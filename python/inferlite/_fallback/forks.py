@@ -1,10 +1,14 @@
-"""Counts forks, so that sessions can tell that they belong to a parent process."""
+"""Counts forks, so that sessions can tell that they belong to a parent process, and finds their models again."""
 
 from __future__ import annotations
 
 import os
+import threading
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
+
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 _numbers: Final = count(1)
 _left_behind: Final[list[Any]] = []
@@ -12,11 +16,54 @@ _left_behind: Final[list[Any]] = []
 
 class _Process:
     generation = 0
+    rebuilding = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """The file of a session that a child may have to load again: in another folder, and at a later time."""
+
+    path: str
+    identity: tuple[int, ...]
+
+    @classmethod
+    def of(cls, model: object) -> ModelFile | None:
+        """The file that a session is made from; None where it is made from bytes, or where there is none."""
+        if not isinstance(model, (str, os.PathLike)):
+            return None
+        try:
+            path = os.path.abspath(os.fspath(model))  # noqa: PTH100 - resolves no links, which may be exchanged
+            return cls(path, _identity(path))
+        except (OSError, TypeError, ValueError):
+            return None
+
+    def refuse_changed(self) -> None:
+        """Raise what onnxruntime raises for a failure if the path leads to another content by now."""
+        try:
+            is_same = _identity(self.path) == self.identity
+        except OSError:
+            is_same = False
+        if not is_same:
+            message = (
+                "[ONNXRuntimeError] : 1 : FAIL : the session was made before this process forked, and has to load "
+                f"{self.path} again, which has changed since: make a new session"
+            )
+            raise Fail(message)
+
+
+def _identity(path: str) -> tuple[int, ...]:
+    status = os.stat(path)  # noqa: PTH116 - as above
+    return status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino
 
 
 def generation() -> int:
     """How many forks lie between this process and the one that imported inferlite."""
     return _Process.generation
+
+
+def rebuilding() -> threading.Lock:
+    """Held by the one thread that makes a session anew; a child has its own."""
+    return _Process.rebuilding
 
 
 def leave_behind(session: object) -> None:
@@ -26,6 +73,7 @@ def leave_behind(session: object) -> None:
 
 def _in_child() -> None:
     _Process.generation = next(_numbers)
+    _Process.rebuilding = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

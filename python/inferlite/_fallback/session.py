@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from inferlite.options import RunOptions
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _logger = logging.getLogger("inferlite")
 
@@ -62,6 +63,7 @@ class InferenceSession(onnxruntime.InferenceSession):
         self._may_fall_back = int(kwargs.get("enable_fallback", 1)) == 1
         self._is_creating = True
         self._generation = forks.generation()
+        self._file = forks.ModelFile.of(path_or_bytes)
         try:
             # onnxruntime's own way to fall back prints to standard output; `_create_inference_session` does it here.
             super().__init__(
@@ -172,12 +174,21 @@ class InferenceSession(onnxruntime.InferenceSession):
 
     def _survive_fork(self) -> None:
         """Make the session anew in a forked child; the parent's waits for threads that stayed there."""
-        if self._generation != forks.generation():
+        if self._generation == forks.generation():
+            return
+        with forks.rebuilding():
+            if self._generation == forks.generation():
+                return
             forks.leave_behind(self._sess)
+            if self._file is not None:
+                self._model_path = self._file.path
             self._sess_options = self._sess_options_initial
             # A list: `get_provider_options` is keyed in another order.
             options = [self._provider_options.get(name, {}) for name in self._providers]
-            super()._create_inference_session(list(self._providers), options)
+            with _writing_nothing(self._sess_options):
+                super()._create_inference_session(list(self._providers), options)
+            if self._file is not None:
+                self._file.refuse_changed()
             self._generation = forks.generation()
 
     def disable_fallback(self) -> None:
@@ -190,6 +201,20 @@ class InferenceSession(onnxruntime.InferenceSession):
         # onnxruntime's own flag stays down: it prints.
         self._enable_fallback = False
         self._may_fall_back = True
+
+
+@contextmanager
+def _writing_nothing(options: onnxruntime.SessionOptions | None) -> Iterator[None]:
+    """Keep a session that is made meanwhile from writing the parent's profile and optimised model once more."""
+    if options is None:
+        yield
+        return
+    kept = options.enable_profiling, options.optimized_model_filepath
+    options.enable_profiling, options.optimized_model_filepath = False, ""
+    try:
+        yield
+    finally:
+        options.enable_profiling, options.optimized_model_filepath = kept
 
 
 def _own(value: Any) -> Any:  # noqa: ANN401 - whatever the model gives

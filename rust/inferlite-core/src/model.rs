@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::pace::Pace;
+use crate::pace::{Pace, Workload};
 use crate::runtime::{Call, Engine, Input, Outputs, Signature};
 use crate::stats::CallStats;
 
@@ -58,56 +58,67 @@ impl Model {
     /// Runs the model, and gives the outputs that the call asks for, in its order.
     #[inline]
     pub fn run(&self, call: &Call<'_>) -> Result<Outputs<'_>> {
-        let elements = if self.is_straight_line { call.elements() } else { 0 };
-        let Some(start) = self.start(elements) else {
-            return self.engine.run(call);
-        };
-        let outputs = self.engine.run(call)?;
-        let took = start.elapsed();
-        self.took(elements, took);
-        if let Some(stats) = &self.stats {
+        let (outputs, took) = self.timed(self.workload(call), || self.engine.run(call))?;
+        if let Some(stats) = &self.stats
+            && let Some(took) = took
+        {
             stats.latency.record(took);
             stats.rows.fetch_add(self.rows(call), Ordering::Relaxed);
         }
         Ok(outputs)
     }
 
-    /// The time, if the next run, of so many input elements, has to be timed.
+    /// What settles the time of a call; `None` where the model does more than its inputs' shapes say.
     #[inline]
     #[must_use]
-    pub fn start(&self, elements: usize) -> Option<Instant> {
-        let is_due = self.stats.is_some() || (self.is_straight_line && self.pace.is_due(elements));
-        is_due.then(Instant::now)
+    pub fn workload(&self, call: &Call<'_>) -> Option<Workload> {
+        if self.is_straight_line { call.workload() } else { None }
     }
 
-    /// Takes note of how long a run of so many input elements took.
+    /// Does a run, and takes note of how long it took if that is not known well enough; a run that fails tells nothing.
     #[inline]
-    pub fn took(&self, elements: usize, duration: Duration) {
-        if self.is_straight_line {
-            self.pace.record(elements, duration);
+    pub fn timed<T>(
+        &self,
+        workload: Option<Workload>,
+        run: impl FnOnce() -> Result<T>,
+    ) -> Result<(T, Option<Duration>)> {
+        let is_due = self.stats.is_some() || workload.is_some_and(|workload| self.pace.is_due(workload));
+        if !is_due {
+            return run().map(|done| (done, None));
         }
+        let start = Instant::now();
+        let done = run()?;
+        let took = start.elapsed();
+        if let Some(workload) = workload {
+            self.pace.record(workload, took);
+        }
+        Ok((done, Some(took)))
     }
 
-    /// Whether a run of so many input elements is over sooner than an interpreter's lock can be handed to another
-    /// thread and back, and cannot wait for anyone.
+    fn is_quick(&self, workload: Option<Workload>) -> bool {
+        workload.is_some_and(|workload| self.pace.is_quick(workload))
+    }
+
+    /// Whether a run of this workload is over sooner than an interpreter's lock can be handed to another thread and
+    /// back, and cannot wait for anyone.
     ///
-    /// True only for an engine whose run is a straight line on the calling thread, for sizes whose 99th percentile
+    /// True only for an engine whose run is a straight line on the calling thread, for workloads whose 99th percentile
     /// is quick, and while no longer run that gave the lock away is under way, which could hold a lock of the runtime.
     #[inline]
     #[must_use]
-    pub fn is_inline(&self, elements: usize) -> bool {
-        self.is_straight_line && self.pace.is_quick(elements) && self.detached.load(Ordering::Relaxed) == 0
+    pub fn is_inline(&self, workload: Option<Workload>) -> bool {
+        self.is_quick(workload) && self.detached.load(Ordering::Relaxed) == 0
     }
 
-    /// Counts a run of so many input elements that gave the interpreter's lock away, until the guard is dropped, which
-    /// should be before the lock is taken back.
+    /// Counts a run of this workload that gave the interpreter's lock away, until the guard is dropped, which should be
+    /// before the lock is taken back.
     ///
     /// Only runs that are not known to be quick count: to wait for a quick one costs less than handing over the lock, and
     /// if they counted, many threads would keep each other from ever keeping it.
     #[inline]
     #[must_use]
-    pub fn detach(&self, elements: usize) -> Option<Detached<'_>> {
-        if self.pace.is_quick(elements) {
+    pub fn detach(&self, workload: Option<Workload>) -> Option<Detached<'_>> {
+        if self.is_quick(workload) {
             return None;
         }
         self.detached.fetch_add(1, Ordering::Relaxed);
@@ -149,7 +160,7 @@ mod tests {
     use super::*;
     use crate::error::{Error, ErrorKind};
     use crate::pace::{SAMPLED, WINDOW};
-    use crate::runtime::{Argument, Dim, Feed, Output, ValueType};
+    use crate::runtime::{Argument, Dim, Feed, ValueType};
     use crate::tensor::{Dtype, TensorView, Value};
     use smallvec::smallvec;
 
@@ -158,7 +169,7 @@ mod tests {
     struct Scripted {
         signature: Signature,
         is_straight_line: bool,
-        answer: fn() -> Result<Output>,
+        answer: fn() -> Result<Value>,
     }
 
     impl Engine for Scripted {
@@ -184,11 +195,11 @@ mod tests {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "the script of an engine may also fail")]
-    fn absent() -> Result<Output> {
-        Ok(Output::Owned(Value::Absent))
+    fn absent() -> Result<Value> {
+        Ok(Value::Absent)
     }
 
-    fn model(is_straight_line: bool, answer: fn() -> Result<Output>) -> Model {
+    fn model(is_straight_line: bool, answer: fn() -> Result<Value>) -> Model {
         let shape = Some(vec![Dim::Symbol("batch".into()), Dim::Fixed(2)]);
         let x = Argument::new(
             "x".into(),
@@ -222,15 +233,20 @@ mod tests {
         }
     }
 
+    fn with_rows<T>(count: i64, work: impl FnOnce(&Call<'_>) -> T) -> T {
+        work(&Call {
+            feeds: &[rows(count)],
+            fetches: &[0, 1],
+            options: None,
+        })
+    }
+
     fn run(model: &Model, count: i64) -> Result<usize> {
-        let feeds = [rows(count)];
-        model
-            .run(&Call {
-                feeds: &feeds,
-                fetches: &[0, 1],
-                options: None,
-            })
-            .map(|outputs| outputs.len())
+        with_rows(count, |call| model.run(call).map(|outputs| outputs.len()))
+    }
+
+    fn workload(model: &Model, count: i64) -> Option<Workload> {
+        with_rows(count, |call| model.workload(call))
     }
 
     #[test]
@@ -265,20 +281,30 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_inline_once_its_size_has_proven_quick_and_no_longer_one_is_under_way() {
+    fn a_run_is_inline_once_its_shapes_have_proven_quick_and_no_longer_one_is_under_way() {
         let model = model(true, absent);
-        assert!(!model.is_inline(2));
+        let (one, many) = (workload(&model, 1), workload(&model, 32));
+        assert!(!model.is_inline(one));
         for _ in 0..4 * WINDOW * SAMPLED {
             run(&model, 1).expect("it answers");
         }
-        assert!(model.is_inline(2));
-        assert!(!model.is_inline(64));
-        let longer = model.detach(64);
+        assert!(model.is_inline(one));
+        assert!(!model.is_inline(many));
+        let longer = model.detach(many);
         assert!(longer.is_some());
-        assert!(!model.is_inline(2));
+        assert!(!model.is_inline(one));
         drop(longer);
-        assert!(model.is_inline(2));
-        assert!(model.detach(2).is_none());
+        assert!(model.is_inline(one));
+        assert!(model.detach(one).is_none());
+    }
+
+    #[test]
+    fn runs_that_fail_prove_nothing() {
+        let model = model(true, || Err(Error::new(ErrorKind::Fail, "as told")));
+        for _ in 0..4 * WINDOW {
+            assert!(run(&model, 1).is_err());
+        }
+        assert!(!model.is_inline(workload(&model, 1)));
     }
 
     #[test]
@@ -287,6 +313,6 @@ mod tests {
         for _ in 0..2 * WINDOW {
             run(&model, 1).expect("it answers");
         }
-        assert!(!model.is_inline(2));
+        assert!(!model.is_inline(workload(&model, 1)));
     }
 }

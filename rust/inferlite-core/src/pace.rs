@@ -1,13 +1,17 @@
-//! Which sizes of input run so quickly that handing over an interpreter's lock would cost more than the run.
+//! Which shapes of inputs run so quickly that handing over an interpreter's lock would cost more than the run.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::hash::Hasher;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
+
+use rustc_hash::FxHasher;
 
 /// A run under this is quick.
 pub const QUICK: Duration = Duration::from_micros(10);
-/// How many of the last timed runs of a size are judged together.
+/// How many of the last timed runs of a workload are judged together.
 pub const WINDOW: u32 = 1024;
-/// While a size is quick, one run in so many is timed: reading the clock twice is 4 % of the shortest run.
+/// While a workload is quick, one run in so many is timed: reading the clock twice is 4 % of the shortest run.
 pub const SAMPLED: u32 = 8;
 /// The 99th percentile of a window is quick as long as no more than this many of its runs are not.
 ///
@@ -15,58 +19,92 @@ pub const SAMPLED: u32 = 8;
 /// and with 16 threads that look whether it is their turn, 0.4 %. The GIL is no worse kept during those than during any
 /// other Python code that is interrupted.
 const TOLERATED: u32 = WINDOW / 100;
-const CLASSES: usize = usize::BITS as usize + 1;
+/// How many workloads are watched at a time.
+const SLOTS: usize = 64;
 
-/// The largest input size for which the 99th percentile of the last runs is quick.
+/// Stands for the shapes of all inputs of a call, which settle how much work its run is.
 ///
-/// Sizes are kept by power of two; within a class only sizes up to the largest one that was measured count. A size
-/// is quick only if every smaller class that was measured is quick, too.
+/// The number of elements would not do: `[1, n] + [1, n]` is n sums, and `[n, 1] + [1, n]` is n squared. A hash does: if
+/// two ever met, one run would keep the lock that should not, and no answer depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workload(NonZeroU64);
+
+impl Workload {
+    /// The workload of inputs with these indices and shapes; `None` if one of them is unknown.
+    #[inline]
+    pub(crate) fn of<'a>(shapes: impl Iterator<Item = Option<(usize, &'a [i64])>>) -> Option<Self> {
+        let mut hasher = FxHasher::default();
+        for shape in shapes {
+            let (index, shape) = shape?;
+            hasher.write_usize(index);
+            hasher.write_usize(shape.len());
+            for &extent in shape {
+                hasher.write_i64(extent);
+            }
+        }
+        Some(Self(NonZeroU64::MIN | hasher.finish()))
+    }
+
+    fn slot(self) -> usize {
+        // The hasher's best bits are the upper ones.
+        (self.0.get() >> 32) as usize % SLOTS
+    }
+}
+
+/// The workloads for which the 99th percentile of the last runs is quick.
+///
+/// Workloads that fall into one slot take it from each other: the newcomer begins its window, and the other one has to
+/// prove itself again.
 #[derive(Debug)]
 pub struct Pace {
-    limit: AtomicUsize,
     turn: AtomicU32,
-    classes: [Class; CLASSES],
+    slots: [Slot; SLOTS],
 }
 
 #[derive(Debug, Default)]
-struct Class {
+struct Slot {
+    /// The workload that has proven quick; 0 for none. One word, so that no thread sees the verdict on another one.
+    quick: AtomicU64,
+    /// The workload that the counters are about.
+    watched: AtomicU64,
     runs: AtomicU32,
     slow: AtomicU32,
-    largest: AtomicUsize,
-    verdict: AtomicU32,
 }
 
-const UNKNOWN: u32 = 0;
-const IS_QUICK: u32 = 1;
-const IS_SLOW: u32 = 2;
+impl Slot {
+    fn begin(&self) {
+        self.runs.store(0, Ordering::Relaxed);
+        self.slow.store(0, Ordering::Relaxed);
+    }
+}
 
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            limit: AtomicUsize::new(0),
             turn: AtomicU32::new(0),
-            classes: std::array::from_fn(|_| Class::default()),
+            slots: std::array::from_fn(|_| Slot::default()),
         }
     }
 }
 
-fn class_of(elements: usize) -> usize {
-    (usize::BITS - elements.leading_zeros()) as usize
-}
-
 impl Pace {
-    /// Whether inputs of this many elements in all have proven quick.
     #[inline]
-    #[must_use]
-    pub fn is_quick(&self, elements: usize) -> bool {
-        elements < self.limit.load(Ordering::Relaxed)
+    fn slot(&self, workload: Workload) -> &Slot {
+        &self.slots[workload.slot()]
     }
 
-    /// Whether the next run of this many elements should be timed: always, until its size has proven quick.
+    /// Whether runs of this workload have proven quick.
     #[inline]
     #[must_use]
-    pub fn is_due(&self, elements: usize) -> bool {
-        if !self.is_quick(elements) {
+    pub fn is_quick(&self, workload: Workload) -> bool {
+        self.slot(workload).quick.load(Ordering::Relaxed) == workload.0.get()
+    }
+
+    /// Whether the next run of this workload should be timed: always, until it has proven quick.
+    #[inline]
+    #[must_use]
+    pub fn is_due(&self, workload: Workload) -> bool {
+        if !self.is_quick(workload) {
             return true;
         }
         let turn = self.turn.load(Ordering::Relaxed).wrapping_add(1);
@@ -76,55 +114,30 @@ impl Pace {
 
     /// Takes note of one run.
     ///
-    /// Counts of threads that race may be lost or doubled: a verdict is then a run early or late, never unsound.
+    /// Counts of threads that race may be lost or doubled: a verdict is then a run early or late, never about another
+    /// workload's runs as a whole.
     #[inline]
-    pub fn record(&self, elements: usize, took: Duration) {
-        let class = &self.classes[class_of(elements)];
-        if elements > class.largest.load(Ordering::Relaxed) {
-            // A size not seen before starts its window anew: what smaller ones proved says nothing about it.
-            class.largest.store(elements, Ordering::Relaxed);
-            class.runs.store(0, Ordering::Relaxed);
-            class.slow.store(0, Ordering::Relaxed);
-            self.judge(class, UNKNOWN);
+    pub fn record(&self, workload: Workload, took: Duration) {
+        let slot = self.slot(workload);
+        if slot.watched.swap(workload.0.get(), Ordering::Relaxed) != workload.0.get() {
+            slot.quick.store(0, Ordering::Relaxed);
+            slot.begin();
         }
         if took >= QUICK {
-            let slow = class.slow.load(Ordering::Relaxed) + 1;
-            class.slow.store(slow, Ordering::Relaxed);
-            if slow > TOLERATED {
-                class.runs.store(0, Ordering::Relaxed);
-                class.slow.store(0, Ordering::Relaxed);
-                self.judge(class, IS_SLOW);
+            let count = slot.slow.load(Ordering::Relaxed) + 1;
+            slot.slow.store(count, Ordering::Relaxed);
+            if count > TOLERATED {
+                slot.quick.store(0, Ordering::Relaxed);
+                slot.begin();
                 return;
             }
         }
-        let runs = class.runs.load(Ordering::Relaxed) + 1;
-        class.runs.store(runs, Ordering::Relaxed);
+        let runs = slot.runs.load(Ordering::Relaxed) + 1;
+        slot.runs.store(runs, Ordering::Relaxed);
         if runs >= WINDOW {
-            class.runs.store(0, Ordering::Relaxed);
-            class.slow.store(0, Ordering::Relaxed);
-            self.judge(class, IS_QUICK);
+            slot.quick.store(workload.0.get(), Ordering::Relaxed);
+            slot.begin();
         }
-    }
-
-    #[inline]
-    fn judge(&self, class: &Class, verdict: u32) {
-        if class.verdict.swap(verdict, Ordering::Relaxed) != verdict {
-            self.recompute();
-        }
-    }
-
-    #[cold]
-    fn recompute(&self) {
-        let mut limit = 0;
-        for class in &self.classes {
-            match class.verdict.load(Ordering::Relaxed) {
-                IS_QUICK => limit = class.largest.load(Ordering::Relaxed).saturating_add(1),
-                IS_SLOW => break,
-                _ if class.largest.load(Ordering::Relaxed) > 0 => break,
-                _ => {}
-            }
-        }
-        self.limit.store(limit, Ordering::Relaxed);
     }
 }
 
@@ -135,76 +148,87 @@ mod tests {
     const FAST: Duration = Duration::from_micros(2);
     const SLOW: Duration = Duration::from_millis(1);
 
-    fn window(pace: &Pace, elements: usize, took: Duration) {
+    fn load(shapes: &[&[i64]]) -> Workload {
+        Workload::of(shapes.iter().copied().enumerate().map(Some)).expect("all are known")
+    }
+
+    fn window(pace: &Pace, workload: Workload, took: Duration) {
         for _ in 0..WINDOW {
-            pace.record(elements, took);
+            pace.record(workload, took);
         }
     }
 
     #[test]
     fn nothing_is_quick_before_a_whole_window_was_measured() {
-        let pace = Pace::default();
+        let (pace, row) = (Pace::default(), load(&[&[1, 4]]));
         for _ in 1..WINDOW {
-            pace.record(4, FAST);
+            pace.record(row, FAST);
         }
-        assert!(!pace.is_quick(4));
-        pace.record(4, FAST);
-        assert!(pace.is_quick(4));
+        assert!(!pace.is_quick(row));
+        pace.record(row, FAST);
+        assert!(pace.is_quick(row));
     }
 
     #[test]
-    fn a_larger_input_than_any_measured_is_not_quick() {
+    fn other_shapes_of_as_many_elements_or_fewer_are_not_quick() {
         let pace = Pace::default();
-        window(&pace, 4, FAST);
-        assert!(pace.is_quick(3));
-        assert!(!pace.is_quick(5));
-        assert!(!pace.is_quick(1_000_000));
+        window(&pace, load(&[&[1, 2000], &[1, 2000]]), FAST);
+        assert!(!pace.is_quick(load(&[&[2000, 1], &[1, 2000]])));
+        assert!(!pace.is_quick(load(&[&[1, 2000, 1], &[2000]])));
+        assert!(!pace.is_quick(load(&[&[1, 1], &[1, 1]])));
+        assert!(!pace.is_quick(load(&[])));
+    }
+
+    #[test]
+    fn what_is_left_out_or_unknown_is_another_workload() {
+        let shape: &[i64] = &[1, 4];
+        let only = |index| Workload::of(std::iter::once(Some((index, shape))));
+        assert_ne!(only(0), only(1));
+        assert_eq!(Workload::of([Some((0, shape)), None].into_iter()), None);
     }
 
     #[test]
     fn one_slow_run_in_a_hundred_is_tolerated_and_the_next_is_not() {
-        let pace = Pace::default();
-        window(&pace, 4, FAST);
+        let (pace, row) = (Pace::default(), load(&[&[1, 4]]));
+        window(&pace, row, FAST);
         for _ in 0..TOLERATED {
-            pace.record(4, SLOW);
+            pace.record(row, SLOW);
         }
-        assert!(pace.is_quick(4));
-        pace.record(4, SLOW);
-        assert!(!pace.is_quick(4));
-        window(&pace, 4, FAST);
-        assert!(pace.is_quick(4));
+        assert!(pace.is_quick(row));
+        pace.record(row, SLOW);
+        assert!(!pace.is_quick(row));
+        window(&pace, row, FAST);
+        assert!(pace.is_quick(row));
     }
 
     #[test]
-    fn a_slow_small_size_bars_the_larger_ones() {
-        let pace = Pace::default();
-        window(&pace, 64, FAST);
-        assert!(pace.is_quick(64));
-        window(&pace, 4, SLOW);
-        assert!(!pace.is_quick(64));
+    fn workloads_that_share_a_slot_never_share_a_verdict() {
+        let (pace, first) = (Pace::default(), load(&[&[1]]));
+        let second = (2..1_000_000)
+            .map(|extent| load(&[&[extent]]))
+            .find(|other| other.slot() == first.slot())
+            .expect("there are more shapes than slots");
+        window(&pace, first, FAST);
+        assert!(!pace.is_quick(second));
+        pace.record(second, FAST);
+        assert!(!pace.is_quick(first));
+        window(&pace, second, FAST);
+        assert!(pace.is_quick(second));
+        assert!(!pace.is_quick(first));
     }
 
     #[test]
-    fn a_larger_size_of_a_quick_class_must_prove_itself() {
-        let pace = Pace::default();
-        window(&pace, 5, FAST);
-        pace.record(7, SLOW);
-        assert!(!pace.is_quick(7));
+    fn shapes_spread_over_the_slots() {
+        let taken: std::collections::HashSet<_> = (0..256).map(|rows| load(&[&[rows, 4]]).slot()).collect();
+        assert!(taken.len() > SLOTS / 2, "{} slots of {SLOTS}", taken.len());
     }
 
     #[test]
-    fn a_size_is_always_timed_until_it_has_proven_quick() {
-        let pace = Pace::default();
-        assert!((0..3 * SAMPLED).all(|_| pace.is_due(4)));
-        window(&pace, 4, FAST);
-        assert_eq!((0..3 * SAMPLED).filter(|_| pace.is_due(4)).count(), 3);
-        assert!(pace.is_due(5));
-    }
-
-    #[test]
-    fn an_input_without_elements_can_be_quick() {
-        let pace = Pace::default();
-        window(&pace, 0, FAST);
-        assert!(pace.is_quick(0));
+    fn a_workload_is_always_timed_until_it_has_proven_quick() {
+        let (pace, row) = (Pace::default(), load(&[&[1, 4]]));
+        assert!((0..3 * SAMPLED).all(|_| pace.is_due(row)));
+        window(&pace, row, FAST);
+        assert_eq!((0..3 * SAMPLED).filter(|_| pace.is_due(row)).count(), 3);
+        assert!(pace.is_due(load(&[&[1, 5]])));
     }
 }

@@ -2,9 +2,10 @@
 //! numpy arrays: reading one without a copy, and making one of what the core gives.
 
 use std::ffi::{c_char, c_int, c_long};
+use std::mem::ManuallyDrop;
 
-use inferlite_core::tensor::{Shape, Strings};
-use inferlite_core::{Dtype, Tensor, TensorView};
+use inferlite_core::tensor::{Owner, Shape, Strings};
+use inferlite_core::{Dtype, Tensor, TensorView, fork};
 use numpy::npyffi::flags::{
     NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_CARRAY, NPY_ARRAY_CARRAY_RO, NPY_ARRAY_ENSUREARRAY,
     NPY_ARRAY_OWNDATA, NPY_ARRAY_WRITEABLE,
@@ -257,7 +258,27 @@ pub(crate) fn type_number_of(dtype: Dtype) -> Option<NPY_TYPES> {
 /// Memory of the core under an array; released with the last array that looks at it.
 #[pyclass(module = "inferlite._core", frozen)]
 struct OutputMemory {
-    _tensor: inferlite_core::tensor::Owner,
+    owner: ManuallyDrop<Owner>,
+    made_in: u64,
+}
+
+impl OutputMemory {
+    fn new(owner: Owner) -> Self {
+        Self {
+            owner: ManuallyDrop::new(owner),
+            made_in: fork::generation(),
+        }
+    }
+}
+
+impl Drop for OutputMemory {
+    fn drop(&mut self) {
+        // In a child, what the parent's runtime made stays: another thread may have held its allocator at the fork.
+        if self.made_in == fork::generation() {
+            // SAFETY: dropped here alone, once.
+            unsafe { ManuallyDrop::drop(&mut self.owner) };
+        }
+    }
 }
 
 /// An array of numpy's own with the numbers of a tensor.
@@ -288,13 +309,7 @@ pub(crate) fn array_of(py: Python<'_>, mut tensor: Tensor) -> PyResult<Bound<'_,
     let number = type_number_of(tensor.view().dtype()).ok_or_else(|| unknown_type(tensor.view().dtype()))?;
     let data = tensor.data_mut().cast::<c_char>();
     let array = new_array(py, tensor.view().shape(), number, data)?;
-    let memory = Bound::new(
-        py,
-        OutputMemory {
-            _tensor: tensor.into_owner(),
-        },
-    )?
-    .into_any();
+    let memory = Bound::new(py, OutputMemory::new(tensor.into_owner()))?.into_any();
     // SAFETY: a new array over the owner's memory; numpy takes over the reference to the owner.
     let failed = unsafe { PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), memory.into_ptr()) };
     if failed == 0 { Ok(array) } else { Err(PyErr::fetch(py)) }

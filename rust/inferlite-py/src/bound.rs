@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use inferlite_core::pace::Workload;
 use inferlite_core::runtime::Argument;
 use inferlite_core::runtime::ort::{Binding, Fetch};
 use inferlite_core::{Error, ErrorKind, Model, TensorView};
@@ -32,7 +33,7 @@ pub(crate) struct PyBoundCall {
     // Before the arrays: what points into them goes first.
     binding: Turn<Binding>,
     model: Arc<Model>,
-    elements: usize,
+    workload: Option<Workload>,
     may_hold_gil: bool,
     /// The arrays to overwrite, `None` for the outputs that are new every time.
     given: Vec<Option<Py<PyAny>>>,
@@ -65,7 +66,7 @@ impl PyBoundCall {
                 return Err(PyValueError::new_err(format!("input `{name}` is bound twice")).into());
             }
             let view = bindable("input", &signature.inputs[index], &array)?;
-            places.push((array.clone().unbind(), view.clone()));
+            places.push((array.clone().unbind(), same_memory(&view)));
             feeds.push((index, view));
             pins.keep(array);
         }
@@ -103,7 +104,7 @@ impl PyBoundCall {
                     ))
                     .into());
                 }
-                places.push((array.clone().unbind(), view.clone()));
+                places.push((array.clone().unbind(), same_memory(&view)));
                 fetches.push(Fetch {
                     index,
                     into: Some(view),
@@ -122,9 +123,9 @@ impl PyBoundCall {
         // SAFETY: the arrays live as long as the call below, the weak references to them keep numpy from resizing them,
         // and a call refuses arrays whose memory has been exchanged by other means; those given as outputs are
         // writable.
-        let binding = unsafe { Binding::new(opened.engine.clone(), &feeds, &fetches) }?;
+        let binding = unsafe { Binding::new(opened.engine.clone(), feeds, &fetches) }?;
         Ok(Self {
-            elements: binding.elements(),
+            workload: binding.workload(),
             binding: Turn::new(binding),
             model: opened.model.clone(),
             may_hold_gil: opened.may_hold_gil,
@@ -144,20 +145,18 @@ impl PyBoundCall {
         binding: &'b mut Binding,
         run: impl FnOnce(&'b mut Binding) -> inferlite_core::Result<T> + Send,
     ) -> Result<T, PyCoreError> {
-        let start = self.model.start(self.elements);
-        let result = if self.may_hold_gil && self.model.is_inline(self.elements) {
-            run(binding)
+        let run = || self.model.timed(self.workload, || run(binding));
+        let result = if self.may_hold_gil && self.model.is_inline(self.workload) {
+            run()
         } else {
-            detach(py, move || {
-                let _detached = self.model.detach(self.elements);
-                run(binding)
+            detach(py, || {
+                let _detached = self.model.detach(self.workload);
+                run()
             })
         };
-        if let Some(start) = start {
-            self.model.took(self.elements, start.elapsed());
-        }
-        logging::forward(py);
-        Ok(result?)
+        logging::forward(py)?;
+        let (done, _) = result?;
+        Ok(done)
     }
 
     #[inline]
@@ -185,12 +184,11 @@ impl PyBoundCall {
             self.launch(py, &mut binding, Binding::overwrite)?;
             return Ok(PyList::new(py, self.given.iter().map(Option::as_ref))?);
         }
-        let outputs = self.launch(py, &mut binding, Binding::run)?;
+        let mut outputs = self.launch(py, &mut binding, Binding::run)?;
         if self.makes_everything {
             return Ok(list_of(py, outputs)?);
         }
-        let (made, _lease) = outputs.into_parts();
-        let mut made = made.into_iter();
+        let mut made = outputs.take();
         let mut objects = SmallVec::<[_; 8]>::new();
         for given in &self.given {
             objects.push(match given {
@@ -207,6 +205,12 @@ impl PyBoundCall {
     fn _time_runtime(&self, iterations: usize) -> Result<f64, PyCoreError> {
         Ok(self.enter()?.time_runtime(iterations)?.as_secs_f64())
     }
+}
+
+/// What a bound call remembers of an array, and never reads.
+fn same_memory(view: &TensorView) -> TensorView {
+    // SAFETY: used to compare addresses alone, next to the array that it came from.
+    unsafe { view.duplicate() }
 }
 
 /// The memory of an array that can be bound as it is.

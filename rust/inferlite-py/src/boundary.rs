@@ -130,17 +130,17 @@ pub(crate) fn run<'m>(
     call: &Call<'_>,
     pins: &mut Pins<'_>,
 ) -> Result<Outputs<'m>, PyCoreError> {
-    let elements = call.elements();
-    let result = if may_hold_gil && model.is_inline(elements) {
+    let workload = model.workload(call);
+    let result = if may_hold_gil && model.is_inline(workload) {
         model.run(call)
     } else {
         pins.forbid_resizing()?;
         detach(py, || {
-            let _detached = model.detach(elements);
+            let _detached = model.detach(workload);
             model.run(call)
         })
     };
-    logging::forward(py);
+    logging::forward(py)?;
     Ok(result?)
 }
 

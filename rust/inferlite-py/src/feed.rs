@@ -1,7 +1,7 @@
 //! From the caller's dictionary to the core's feeds.
 
 use inferlite_core::runtime::{Signature, ValueType};
-use inferlite_core::tensor::{Map, MapKeys, MapValues, Shape, Strings};
+use inferlite_core::tensor::{Map, MapKeys, MapValues, Shape, Strings, element_count};
 use inferlite_core::{Dtype, Error, ErrorKind, Feed, Input, Tensor, Value};
 use numpy::npyffi::NPY_TYPES;
 use pyo3::exceptions::{PyUnicodeDecodeError, PyValueError};
@@ -249,11 +249,13 @@ fn strings_of(array: &Bound<'_, PyAny>, number: i32, shape: Shape) -> PyResult<S
 
     let mut strings = Strings::with_shape(shape);
     if number == RAW {
-        let size: usize = array.getattr("itemsize")?.extract()?;
-        let count: usize = array.getattr("size")?.extract()?;
+        // A subclass may answer as it likes: the shape is numpy's own, and the width follows from what came.
         let bytes = array.call_method0("tobytes")?.cast_into::<PyBytes>()?;
+        let bytes = bytes.as_bytes();
+        let count = element_count(&strings.shape).map_err(|error| runtime_error(error.message()))?;
+        let width = bytes.len() / count.max(1);
         for i in 0..count {
-            strings.push(&bytes.as_bytes()[i * size..(i + 1) * size]);
+            strings.push(&bytes[i * width..(i + 1) * width]);
         }
         return Ok(strings);
     }

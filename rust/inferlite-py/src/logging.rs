@@ -1,34 +1,38 @@
 //! What the runtime logs goes to Python's `logging`, from a thread that holds the GIL anyway.
 
 use inferlite_core::runtime::ort;
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
 /// Hands waiting messages to the logger `inferlite.onnxruntime`; costs one load where there is none.
+///
+/// A handler of the user's may fail, which is not the caller's business; Ctrl-C and `sys.exit` in it are.
 #[inline]
-pub(crate) fn forward(py: Python<'_>) {
-    if ort::has_log() {
-        forward_all(py);
-    }
+pub(crate) fn forward(py: Python<'_>) -> PyResult<()> {
+    if ort::has_log() { forward_all(py) } else { Ok(()) }
 }
 
 #[cold]
-fn forward_all(py: Python<'_>) {
-    // A handler of the user's may fail, or there may be no interpreter left to import from: neither is the caller's.
-    if let Err(error) = try_forward(py) {
-        error.write_unraisable(py, None);
+fn forward_all(py: Python<'_>) -> PyResult<()> {
+    let mut result = Ok(());
+    for record in ort::drain_log() {
+        if let Err(error) = log(py, record) {
+            if error.is_instance_of::<PyException>(py) {
+                error.write_unraisable(py, None);
+            } else {
+                result = Err(error);
+            }
+        }
     }
+    result
 }
 
-fn try_forward(py: Python<'_>) -> PyResult<()> {
-    let records = ort::drain_log();
-    // A call that fails may be on its way out with an exception set by nobody yet; logging must not see one.
+fn log(py: Python<'_>, record: ort::LogRecord) -> PyResult<()> {
     let logger = py
         .import("logging")?
         .call_method1("getLogger", ("inferlite.onnxruntime",))?;
-    for record in records {
-        let level = (record.severity + 1) * 10;
-        logger.call_method1("log", (level, "%s [%s]", record.message, record.location))?;
-    }
+    let level = (record.severity + 1) * 10;
+    logger.call_method1("log", (level, "%s [%s]", record.message, record.location))?;
     Ok(())
 }
 

@@ -58,7 +58,7 @@ impl PyModel {
         let settings = session_settings(settings, providers)?;
         let shown = if name.is_empty() { "model" } else { &name };
         let engine = detach(py, || OrtEngine::load(source, settings));
-        logging::forward(py);
+        logging::forward(py)?;
         let engine = engine.map_err(|error| load_error(py, shown, &error))?;
         let name = if name.is_empty() { graph_name(&engine) } else { name };
         let stats = Arc::<CallStats>::default();
@@ -141,17 +141,17 @@ impl PyModel {
             None => self.read(py, signature, inputs, named)?,
         };
         let wanted = wanted.transpose()?;
-        let outputs = opened
+        let mut outputs = opened
             .run(py, &mut fed, wanted.as_deref(), None)
             .map_err(|error| run_error(py, &self.name, error))?;
-        let (mut values, _lease) = outputs.into_parts();
-        if values.len() == 1
-            && let Some(value) = values.pop()
+        let mut outputs = outputs.take();
+        if outputs.len() == 1
+            && let Some(only) = outputs.next()
         {
-            return object_of(py, value);
+            return object_of(py, only);
         }
         let by_name = PyDict::new(py);
-        for (position, value) in values.into_iter().enumerate() {
+        for (position, value) in outputs.enumerate() {
             let index = wanted.as_ref().map_or(position, |wanted| wanted[position]);
             by_name.set_item(&signature.outputs[index].name, object_of(py, value)?)?;
         }

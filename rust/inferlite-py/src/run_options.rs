@@ -1,6 +1,6 @@
 //! Options of a single run.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use inferlite_core::runtime::ort::RunOptions;
 use pyo3::prelude::*;
@@ -10,38 +10,74 @@ use crate::boundary::{PyCoreError, incompatible_arguments, runtime_error};
 /// The native half of `inferlite.RunOptions`.
 #[pyclass(name = "RunOptions", module = "inferlite._core", frozen)]
 #[derive(Debug)]
-pub(crate) struct PyRunOptions(Arc<RunOptions>);
+pub(crate) struct PyRunOptions(Mutex<Shared>);
+
+/// Options that runs under way may be reading.
+#[derive(Debug)]
+struct Shared {
+    current: Arc<RunOptions>,
+    /// Those that runs began with before something was changed: `terminate` ends such runs, too.
+    earlier: Vec<Weak<RunOptions>>,
+}
+
+impl PyRunOptions {
+    // Locked for a few instructions, with the GIL held: nobody waits for it, and no fork happens meanwhile.
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what later runs read; a run under way keeps what it began with.
+    fn change(&self, change: impl FnOnce(&mut RunOptions) -> inferlite_core::Result<()>) -> Result<(), PyCoreError> {
+        let shared = &mut *self.lock();
+        if let Some(options) = Arc::get_mut(&mut shared.current) {
+            return Ok(change(options)?);
+        }
+        let mut options = shared.current.try_clone()?;
+        change(&mut options)?;
+        let in_use = std::mem::replace(&mut shared.current, Arc::new(options));
+        shared.earlier.retain(|options| options.strong_count() > 0);
+        shared.earlier.push(Arc::downgrade(&in_use));
+        Ok(())
+    }
+}
 
 #[pymethods]
 impl PyRunOptions {
     #[new]
     fn new() -> Result<Self, PyCoreError> {
-        Ok(Self(Arc::new(RunOptions::new()?)))
+        Ok(Self(Mutex::new(Shared {
+            current: Arc::new(RunOptions::new()?),
+            earlier: Vec::new(),
+        })))
     }
 
     /// Ends runs under way that use these options, between two nodes.
     fn set_terminate(&self, terminate: bool) -> Result<(), PyCoreError> {
-        Ok(self.0.set_terminate(terminate)?)
+        let shared = self.lock();
+        for options in shared.earlier.iter().filter_map(Weak::upgrade) {
+            options.set_terminate(terminate)?;
+        }
+        Ok(shared.current.set_terminate(terminate)?)
     }
 
     /// The least severe messages to log, from 0 to 4; -1 for the session's choice.
     fn set_log_severity_level(&self, level: i32) -> Result<(), PyCoreError> {
-        Ok(self.0.set_log_severity_level(level)?)
+        self.change(|options| options.set_log_severity_level(level))
     }
 
     /// How much to say at the most verbose severity.
     fn set_log_verbosity_level(&self, level: i32) -> Result<(), PyCoreError> {
-        Ok(self.0.set_log_verbosity_level(level)?)
+        self.change(|options| options.set_log_verbosity_level(level))
     }
 
     /// The name of the run in messages.
     fn set_logid(&self, id: &str) -> Result<(), PyCoreError> {
-        Ok(self.0.set_logid(id)?)
+        self.change(|options| options.set_logid(id))
     }
 
     /// Adds a setting that has no method of its own.
     fn add_config_entry(&self, key: &str, value: &str) -> Result<(), PyCoreError> {
-        Ok(self.0.add_config_entry(key, value)?)
+        self.change(|options| options.add_config_entry(key, value))
     }
 }
 
@@ -53,7 +89,7 @@ pub(crate) fn extract(given: Option<&Bound<'_, PyAny>>) -> Result<Option<Arc<Run
     if let Some(handle) = given.getattr_opt("_handle")?
         && let Ok(handle) = handle.cast::<PyRunOptions>()
     {
-        return Ok(Some(handle.get().0.clone()));
+        return Ok(Some(handle.get().lock().current.clone()));
     }
     let class = given.get_type();
     let is_foreign = class.mro().iter().any(|class| {
@@ -73,7 +109,7 @@ pub(crate) fn extract(given: Option<&Bound<'_, PyAny>>) -> Result<Option<Arc<Run
         // onnxruntime's half has not been made either: its attributes are memory that nobody has written.
         return Err(runtime_error("the run options are empty: `__init__` has not run").into());
     }
-    let options = RunOptions::new()?;
+    let mut options = RunOptions::new()?;
     options.set_terminate(given.getattr("terminate")?.extract()?)?;
     options.set_log_severity_level(given.getattr("log_severity_level")?.extract()?)?;
     options.set_log_verbosity_level(given.getattr("log_verbosity_level")?.extract()?)?;

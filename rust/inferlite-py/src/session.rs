@@ -104,7 +104,7 @@ impl PySession {
         let source = source(model)?;
         let settings = session_settings(settings, providers)?;
         let engine = boundary::detach(py, || OrtEngine::load(source, settings));
-        logging::forward(py);
+        logging::forward(py)?;
         let engine = engine?;
         let _ = self.opened.set(Opened::new(py, String::new(), engine, hold_gil, None));
         Ok(())

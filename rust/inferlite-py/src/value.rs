@@ -13,25 +13,24 @@ use crate::array::{array_of, array_of_strings, copied_array};
 
 /// The outputs of a call, as `run` returns them.
 #[inline]
-pub(crate) fn list_of<'py>(py: Python<'py>, outputs: Outputs<'_>) -> PyResult<Bound<'py, PyList>> {
-    let (mut values, _lease) = outputs.into_parts();
-    if values.len() == 1
-        && let Some(only) = values.pop()
+pub(crate) fn list_of<'py>(py: Python<'py>, mut outputs: Outputs<'_>) -> PyResult<Bound<'py, PyList>> {
+    let mut outputs = outputs.take();
+    if outputs.len() == 1
+        && let Some(only) = outputs.next()
     {
         return PyList::new(py, [object_of(py, only)?]);
     }
-    let objects = values
-        .into_iter()
-        .map(|value| object_of(py, value))
+    let objects = outputs
+        .map(|output| object_of(py, output))
         .collect::<PyResult<SmallVec<[_; 8]>>>()?;
     PyList::new(py, objects)
 }
 
 /// An output as onnxruntime gives it; one that is lent is copied.
 #[inline]
-pub(crate) fn object_of(py: Python<'_>, output: Output) -> PyResult<Bound<'_, PyAny>> {
+pub(crate) fn object_of<'py>(py: Python<'py>, output: Output<'_>) -> PyResult<Bound<'py, PyAny>> {
     match output {
-        Output::Lent(view) => copied_array(py, &view),
+        Output::Lent(view) => copied_array(py, view),
         Output::Owned(value) => value_object(py, value),
     }
 }

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 pub use signature::{Argument, Dim, Signature, ValueType};
 
 use crate::error::Result;
+use crate::pace::Workload;
 use crate::tensor::{Owner, Tensor, TensorView, Value};
 use ort::RunOptions;
 
@@ -44,59 +45,67 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// The elements of all tensors fed; `usize::MAX` where a value is no plain tensor, since its size says little.
+    /// The shapes of all inputs; `None` where a value is no plain tensor, since its shape says little.
     #[inline]
     #[must_use]
-    pub fn elements(&self) -> usize {
-        self.feeds.iter().fold(0, |total: usize, feed| match &feed.value {
-            Input::Tensor(view) => total.saturating_add(view.elements()),
-            Input::Value(_) => usize::MAX,
-        })
+    pub fn workload(&self) -> Option<Workload> {
+        let shapes = self.feeds.iter().map(|feed| match &feed.value {
+            Input::Tensor(view) => Some((feed.index, view.shape())),
+            Input::Value(_) => None,
+        });
+        Workload::of(shapes)
     }
 }
 
 /// One output of a call.
 #[derive(Debug)]
-pub enum Output {
+pub enum Output<'o> {
     /// A value that owns its memory.
     Owned(Value),
-    /// A small tensor in memory of the engine, which lends it for as long as the [`Lease`] lives.
-    Lent(TensorView),
+    /// A small tensor in memory of the engine, which the next run overwrites once the [`Outputs`] are gone.
+    Lent(&'o TensorView),
 }
 
-/// Keeps what an engine has lent from being overwritten by its next run.
-#[derive(Debug, Default)]
-pub struct Lease<'e> {
-    held: Option<Owner>,
-    engine: PhantomData<&'e ()>,
+#[derive(Debug)]
+enum Held {
+    Owned(Value),
+    Lent(TensorView),
 }
 
 /// The outputs of one call, in the order asked for.
 #[derive(Debug, Default)]
 pub struct Outputs<'e> {
-    values: SmallVec<[Output; 2]>,
-    lease: Lease<'e>,
+    values: SmallVec<[Held; 2]>,
+    /// Keeps what the engine has lent from being overwritten by its next run.
+    lease: Option<Owner>,
+    engine: PhantomData<&'e ()>,
 }
 
-impl<'e> Outputs<'e> {
-    /// Adds the next output.
+impl Outputs<'_> {
+    /// Adds a value as the next output.
     #[inline]
-    pub(crate) fn push(&mut self, output: Output) {
-        self.values.push(output);
+    pub(crate) fn push(&mut self, value: Value) {
+        self.values.push(Held::Owned(value));
     }
 
-    /// Keeps the memory of the lent outputs as it is until the lease is dropped.
+    /// Adds a tensor that the engine lends as the next output; its memory must stay as it is while these outputs live.
+    #[inline]
+    pub(crate) fn lend(&mut self, view: TensorView) {
+        self.values.push(Held::Lent(view));
+    }
+
+    /// Keeps the memory of the lent outputs as it is until these outputs are dropped.
     #[inline]
     pub(crate) fn hold(&mut self, owner: Owner) {
-        self.lease.held = Some(owner);
+        self.lease = Some(owner);
     }
 
     /// The tensors among the outputs, `None` for anything else.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = Option<&TensorView>> {
-        self.values.iter().map(|output| match output {
-            Output::Owned(Value::Tensor(tensor)) => Some(tensor.view()),
-            Output::Lent(view) => Some(view),
-            Output::Owned(_) => None,
+        self.values.iter().map(|value| match value {
+            Held::Owned(Value::Tensor(tensor)) => Some(tensor.view()),
+            Held::Lent(view) => Some(view),
+            Held::Owned(_) => None,
         })
     }
 
@@ -113,22 +122,24 @@ impl<'e> Outputs<'e> {
         self.values.is_empty()
     }
 
-    /// The outputs, and what keeps the lent ones as they are.
+    /// Takes the outputs, each once; [`Value::Absent`] is left behind.
     #[inline]
-    #[must_use]
-    pub fn into_parts(self) -> (SmallVec<[Output; 2]>, Lease<'e>) {
-        (self.values, self.lease)
+    pub fn take(&mut self) -> impl ExactSizeIterator<Item = Output<'_>> {
+        self.values.iter_mut().map(|value| match value {
+            Held::Owned(value) => Output::Owned(std::mem::replace(value, Value::Absent)),
+            Held::Lent(view) => Output::Lent(view),
+        })
     }
 
     /// The outputs as values that own their memory.
     #[must_use]
-    pub fn into_values(self) -> Vec<Value> {
-        let (values, _lease) = self.into_parts();
-        let owned = |output| match output {
-            Output::Owned(value) => value,
-            Output::Lent(view) => Value::Tensor(Tensor::copied(&view)),
-        };
-        values.into_iter().map(owned).collect()
+    pub fn into_values(mut self) -> Vec<Value> {
+        self.take()
+            .map(|output| match output {
+                Output::Owned(value) => value,
+                Output::Lent(view) => Value::Tensor(Tensor::copied(view)),
+            })
+            .collect()
     }
 }
 
@@ -141,7 +152,7 @@ pub trait Engine: Send + Sync + fmt::Debug {
     fn run(&self, call: &Call<'_>) -> Result<Outputs<'_>>;
 
     /// Whether a run is a straight line of known operators on the calling thread, so that its time depends on the
-    /// input's size alone and nobody can be waited for.
+    /// shapes of the inputs alone and nobody can be waited for.
     fn is_straight_line(&self) -> bool;
 
     /// The name that `engine=` uses.

@@ -34,8 +34,8 @@ pub fn element_count(shape: &[i64]) -> Result<usize> {
 /// A tensor in memory that the caller keeps alive, and unmoved, while the view exists.
 ///
 /// It is a pointer, never a slice: another thread may write to the memory, which leaves the answer unspecified and
-/// would make a `&[u8]` unsound.
-#[derive(Debug, Clone)]
+/// would make a `&[u8]` unsound. It is no `Clone`, so that whoever lends one knows how long it is used.
+#[derive(Debug)]
 pub struct TensorView {
     dtype: Dtype,
     shape: Shape,
@@ -66,6 +66,19 @@ mod view {
                 shape,
                 data,
                 byte_len,
+            }
+        }
+
+        /// The same description once more.
+        ///
+        /// # Safety
+        /// As for [`TensorView::new`]: the bytes must stay readable until this view is gone, too.
+        #[inline]
+        #[must_use]
+        pub unsafe fn duplicate(&self) -> Self {
+            Self {
+                shape: self.shape.clone(),
+                ..*self
             }
         }
     }
@@ -216,7 +229,11 @@ impl Tensor {
         copy_bytes(view, &mut bytes);
         let (data, owner) = Owner::of_bytes(bytes);
         Self {
-            view: TensorView { data, ..view.clone() },
+            view: TensorView {
+                shape: view.shape.clone(),
+                data,
+                ..*view
+            },
             owner,
         }
     }

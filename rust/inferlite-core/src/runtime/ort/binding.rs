@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use ort_sys::OrtValue;
 
 use super::api::{Handle, call};
-use super::engine::OrtEngine;
+use super::engine::{OrtEngine, refuses_places};
 use super::frame::{COPIED_BYTES, Slot};
 use super::library::release_value;
 use super::value::{ValueHandle, borrow_tensor, from_runtime};
 use crate::error::Result;
-use crate::runtime::{Output, Outputs};
+use crate::pace::Workload;
+use crate::runtime::Outputs;
 use crate::tensor::{TensorView, Value};
 
 /// An output that a binding asks for.
@@ -32,6 +33,7 @@ pub struct Binding {
     engine: Arc<OrtEngine>,
     names: Vec<*const c_char>,
     views: Vec<TensorView>,
+    workload: Option<Workload>,
     inputs: Vec<*const OrtValue>,
     output_names: Vec<*const c_char>,
     /// The values over the caller's memory, null where a run makes them.
@@ -54,7 +56,7 @@ impl Binding {
     ///
     /// # Safety
     /// The memory of every view must stay valid for as long as the binding lives, and that of the outputs writable.
-    pub unsafe fn new(engine: Arc<OrtEngine>, feeds: &[(usize, TensorView)], fetches: &[Fetch]) -> Result<Self> {
+    pub unsafe fn new(engine: Arc<OrtEngine>, feeds: Vec<(usize, TensorView)>, fetches: &[Fetch]) -> Result<Self> {
         use crate::runtime::Engine;
         let runtime = engine.runtime();
         let signature = engine.signature();
@@ -68,7 +70,7 @@ impl Binding {
             .collect();
         let mut values = Vec::new();
         let mut inputs = Vec::new();
-        for (_, view) in feeds {
+        for (_, view) in &feeds {
             values.push(borrow_tensor(runtime, view)?);
             inputs.push(values[values.len() - 1].as_ptr().cast_const());
         }
@@ -82,12 +84,14 @@ impl Binding {
                 }
             });
         }
-        let views = feeds.iter().map(|(_, view)| view.clone()).collect();
+        let workload = Workload::of(feeds.iter().map(|(index, view)| Some((*index, view.shape()))));
+        let views = feeds.into_iter().map(|(_, view)| view).collect();
         let places = vec![std::ptr::null_mut(); given.len()];
         Ok(Self {
             engine,
             names,
             views,
+            workload,
             inputs,
             output_names,
             given,
@@ -98,10 +102,10 @@ impl Binding {
         })
     }
 
-    /// The elements of all inputs.
+    /// The shapes of all inputs.
     #[must_use]
-    pub fn elements(&self) -> usize {
-        self.views.iter().map(TensorView::elements).sum()
+    pub fn workload(&self) -> Option<Workload> {
+        self.workload
     }
 
     /// Runs once, where every output was given memory.
@@ -125,17 +129,18 @@ impl Binding {
             .engine
             .run_into(&self.names, &self.inputs, &self.output_names, None, &mut self.places);
         self.places.fill(std::ptr::null_mut());
-        if run.is_err() {
-            // The runtime refuses memory that does not fit what the model declares, which may be wrong.
-            self.expected.clear();
-            let outputs = self.make()?;
-            // It was the memory that was refused, not the inputs.
-            self.engine.stop_reusing_outputs();
-            return Ok(outputs);
+        match run {
+            Err(error) if refuses_places(&error) => {
+                self.engine.stop_reusing_outputs();
+                self.expected.clear();
+                return self.make();
+            }
+            run => run?,
         }
         let mut outputs = Outputs::default();
         for slot in self.expected.iter().flatten() {
-            outputs.push(Output::Lent(slot.view().clone()));
+            // SAFETY: the outputs borrow the binding mutably, so that no run writes to the place while they live.
+            outputs.lend(unsafe { slot.view().duplicate() });
         }
         Ok(outputs)
     }
@@ -175,7 +180,7 @@ impl Binding {
                     from_runtime(runtime, value, is_borrowed)?
                 }
             };
-            outputs.push(Output::Owned(value));
+            outputs.push(value);
         }
         Ok(outputs)
     }
@@ -197,10 +202,12 @@ impl Binding {
     /// How long so many bare runs of the runtime take with what is bound: the floor that [`Binding::run`] is held to.
     pub fn time_runtime(&mut self, iterations: usize) -> Result<Duration> {
         let session = self.engine.session()?;
+        let engine = self.engine.clone();
+        let _turn = engine.turn();
         let start = Instant::now();
         for _ in 0..iterations {
             self.places.copy_from_slice(&self.given);
-            call!(
+            let run = call!(
                 self.engine.runtime().api,
                 "the session is alive while its engine is; the binding owns names and values; the lengths are theirs",
                 Run(
@@ -213,8 +220,9 @@ impl Binding {
                     self.output_names.len(),
                     self.places.as_mut_ptr(),
                 )
-            )?;
+            );
             self.release_made();
+            run?;
         }
         Ok(start.elapsed())
     }

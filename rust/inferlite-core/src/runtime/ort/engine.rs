@@ -6,7 +6,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use ort_sys::{OrtAllocator, OrtSession, OrtStatusPtr, OrtTypeInfo, OrtValue};
 use smallvec::SmallVec;
@@ -22,7 +23,7 @@ use super::value::{ValueHandle, borrow_tensor, from_runtime, to_runtime};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
 use crate::graph::{ModelFile, count_nodes};
-use crate::runtime::{Argument, Call, Engine, Feed, Input, Output, Outputs, Signature};
+use crate::runtime::{Argument, Call, Engine, Feed, Input, Outputs, Signature};
 use crate::tensor::{TensorView, Value};
 
 /// Where a model comes from, and comes from again in a process that forked off.
@@ -52,6 +53,14 @@ impl ModelSource {
         }
     }
 
+    /// What tells a file from one that takes its place; `None` for bytes, and where the system does not say.
+    fn identity(&self) -> Option<FileIdentity> {
+        match self {
+            Self::Path(path) => FileIdentity::of(path),
+            Self::Bytes(_) => None,
+        }
+    }
+
     /// Whether shapes settle the work of this model; false without a look where knowing it would gain nothing.
     fn is_settled_by_shapes(&self) -> bool {
         let is_settled = |bytes: &[u8]| {
@@ -65,6 +74,30 @@ impl ModelSource {
             }
             Self::Bytes(bytes) => is_settled(bytes.as_ref().as_ref()),
         }
+    }
+}
+
+/// Which content a path led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileIdentity {
+    length: u64,
+    modified: SystemTime,
+    #[cfg(unix)]
+    inode: (u64, u64),
+}
+
+impl FileIdentity {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            length: metadata.len(),
+            modified: metadata.modified().ok()?,
+            #[cfg(unix)]
+            inode: {
+                use std::os::unix::fs::MetadataExt;
+                (metadata.dev(), metadata.ino())
+            },
+        })
     }
 }
 
@@ -92,6 +125,7 @@ pub struct OrtEngine {
     runtime: &'static Runtime,
     live: AtomicPtr<Live>,
     source: ModelSource,
+    identity: Option<FileIdentity>,
     settings: SessionSettings,
     signature: Signature,
     frames: Pool,
@@ -146,6 +180,7 @@ impl OrtEngine {
     /// Makes a session; takes as long as the runtime needs to read and optimise the model.
     pub fn load(source: ModelSource, settings: SessionSettings) -> Result<Self> {
         let runtime = runtime()?;
+        let identity = source.identity();
         let live = make_session(runtime, &source, &settings)?;
         let source = source.anchored();
         let live = Loaded {
@@ -164,6 +199,7 @@ impl OrtEngine {
             ),
             live: AtomicPtr::new(Box::into_raw(live.keep())),
             source,
+            identity,
             settings,
             signature,
             frames: Pool::default(),
@@ -198,6 +234,20 @@ impl OrtEngine {
         };
         let fresh = make_session(self.runtime, &self.source, &settings)?;
         let session = fresh.session;
+        // Looked at last: a file exchanged any earlier is noticed, too.
+        if let ModelSource::Path(path) = &self.source
+            && self.source.identity() != self.identity
+        {
+            drop_live(self.runtime, *fresh);
+            return Err(Error::new(
+                ErrorKind::Fail,
+                format!(
+                    "the session was made before this process forked, and has to load {} again, which has changed since: \
+                     make a new session",
+                    path.display()
+                ),
+            ));
+        }
         let fresh = Box::into_raw(fresh);
         if self
             .live
@@ -283,10 +333,7 @@ impl OrtEngine {
         outputs: &mut [*mut OrtValue],
     ) -> Result<()> {
         let session = self.session()?;
-        let _turn = self
-            .serial
-            .as_ref()
-            .map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+        let _turn = self.turn();
         call!(
             self.runtime.api,
             "the session is alive while its engine is; names and values are alive; the lengths are those of the slices",
@@ -301,6 +348,13 @@ impl OrtEngine {
                 outputs.as_mut_ptr(),
             )
         )
+    }
+
+    /// The right to run, where a provider lets one thread run at a time.
+    #[inline]
+    pub(super) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        let serial = self.serial.as_ref();
+        serial.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether runs may write small outputs into places of the size that the last run has shown.
@@ -362,14 +416,13 @@ impl OrtEngine {
         if reuses_outputs && frame.expects(call.fetches) {
             let mut places: SmallVec<[*mut OrtValue; 8]> =
                 call.fetches.iter().map(|&index| frame.output(index)).collect();
-            let run = self.run_into(&names, &inputs, &output_names, call.options, &mut places);
-            if run.is_ok() {
-                return Ok(lend(frame, call.fetches));
+            match self.run_into(&names, &inputs, &output_names, call.options, &mut places) {
+                Ok(()) => return Ok(lend(frame, call.fetches)),
+                Err(error) if !refuses_places(&error) => return Err(error),
+                Err(_) => self.stop_reusing_outputs(),
             }
-            // The runtime refuses memory that does not fit what the model declares, which may be wrong.
             frame.forget_outputs();
             self.run_raw(&names, &inputs, &output_names, call.options, &mut fetched)?;
-            self.stop_reusing_outputs();
         } else {
             self.run_raw(&names, &inputs, &output_names, call.options, &mut fetched)?;
         }
@@ -385,7 +438,7 @@ impl OrtEngine {
                 }
                 None => Value::Absent,
             };
-            outputs.push(Output::Owned(value));
+            outputs.push(value);
         }
         if reuses_outputs {
             frame.expect_outputs(self.runtime, call.fetches, &outputs);
@@ -393,6 +446,17 @@ impl OrtEngine {
         self.frames.give(frame);
         Ok(outputs)
     }
+}
+
+/// Whether a run that had places for its outputs failed because of them, and would go well without.
+///
+/// The runtime refuses memory that does not fit what the model declares, which may be wrong, before it runs any node.
+/// Everything else about the call had been found right by the run before, with inputs of the same shapes.
+pub(super) fn refuses_places(error: &Error) -> bool {
+    let is_of_a_node = error.message().starts_with("Non-zero status code");
+    let is_early = error.kind() == ErrorKind::InvalidArgument && !is_of_a_node;
+    // A node that gives another shape than the last time: `is_settled_by_shapes` makes sure that there is none.
+    is_early || (is_of_a_node && error.message().contains("OrtValue"))
 }
 
 /// Refuses a second value for an input: both would lie in the same place.
@@ -414,7 +478,8 @@ fn refuse_repeated(feeds: &[Feed]) -> Result<()> {
 fn lend<'e>(frame: Box<Frame>, fetches: &[usize]) -> Outputs<'e> {
     let mut outputs = Outputs::default();
     for &index in fetches {
-        outputs.push(Output::Lent(frame.written(index).clone()));
+        // SAFETY: the outputs hold the frame, whose places stay as they are for as long.
+        outputs.lend(unsafe { frame.written(index).duplicate() });
     }
     outputs.hold(frame.into_owner());
     outputs

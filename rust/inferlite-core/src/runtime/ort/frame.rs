@@ -36,13 +36,14 @@ pub(super) struct Slot {
     /// Describes `lines`, and lives no longer.
     value: ValueHandle,
     view: TensorView,
-    _lines: Box<[Line]>,
+    _lines: Vec<Line>,
 }
 
 impl Slot {
     /// Memory for a tensor of this type and shape; holds no numbers yet.
     pub(super) fn for_view(runtime: &'static Runtime, view: &TensorView) -> Result<Self> {
-        let mut lines = vec![Line([0; 64]); view.byte_len().div_ceil(64).max(1)].into_boxed_slice();
+        // A vector, not a box: moving a box would end what pointers into it may do.
+        let mut lines = vec![Line([0; 64]); view.byte_len().div_ceil(64).max(1)];
         let data = lines.as_mut_ptr().cast::<u8>().cast_const();
         // SAFETY: the lines have room for the bytes, stay where they are, and go after the value.
         let view = unsafe { TensorView::new(view.dtype(), view.shape().into(), data, view.byte_len()) };
@@ -89,7 +90,7 @@ pub(super) struct Frame {
     home: NonNull<Pool>,
 }
 
-// SAFETY: whoever has the frame has it alone, and the pool outlives the frames that it lends (`Lease`).
+// SAFETY: whoever has the frame has it alone, and the pool outlives the frames that it lends (`Outputs`).
 unsafe impl Send for Frame {}
 
 impl Frame {

@@ -186,7 +186,7 @@ fn open(path: &Path) -> Result<Runtime> {
         api,
         "the callback is a static function that needs no parameter; the name is a literal; `env` is a place of ours",
         CreateEnvWithCustomLogger(
-            log::callback,
+            log::callback(),
             std::ptr::null_mut(),
             OrtLoggingLevel::ORT_LOGGING_LEVEL_WARNING,
             c"Default".as_ptr(),

@@ -6,7 +6,7 @@ use std::ffi::{c_char, c_void};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use ort_sys::OrtLoggingLevel;
+use ort_sys::OrtLoggingFunction;
 
 use super::api::string_of;
 use crate::fork;
@@ -61,16 +61,25 @@ fn queue() -> &'static Queue {
     }
 }
 
-pub(super) unsafe extern "system" fn callback(
+/// What the runtime calls for every message.
+pub(super) fn callback() -> OrtLoggingFunction {
+    // SAFETY: the severity is a number of this size in C; read as an enumeration, one that this build does not know
+    // would be undefined behaviour.
+    unsafe { std::mem::transmute::<Callback, OrtLoggingFunction>(on_message) }
+}
+
+type Callback = unsafe extern "system" fn(*mut c_void, i32, *const c_char, *const c_char, *const c_char, *const c_char);
+
+unsafe extern "system" fn on_message(
     _parameter: *mut c_void,
-    severity: OrtLoggingLevel,
+    severity: i32,
     category: *const c_char,
     _log_id: *const c_char,
     location: *const c_char,
     message: *const c_char,
 ) {
     push(LogRecord {
-        severity: severity as i32,
+        severity,
         category: string_of(category),
         location: string_of(location),
         message: string_of(message),

@@ -2,7 +2,7 @@
 //! Values on their way into the runtime and out of it.
 
 use std::ffi::c_void;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ort_sys::{ONNXType, OrtValue};
 use smallvec::SmallVec;
@@ -13,8 +13,8 @@ use super::library::{Runtime, release_value};
 use super::options::SessionSettings;
 use super::type_info::kind;
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph;
 use crate::tensor::{Dtype, Map, MapKeys, MapValues, Owner, Shape, Strings, Tensor, TensorView, Value, element_count};
+use crate::{fork, graph};
 
 pub(super) type ValueHandle = Handle<OrtValue>;
 
@@ -133,15 +133,22 @@ fn string_tensor(runtime: &'static Runtime, strings: &Strings) -> Result<ValueHa
     Ok(value)
 }
 
+/// Sessions of models that give an empty sequence, per type of its elements.
+type EmptySequences = Vec<(Dtype, Arc<OrtEngine>)>;
+
+fn with_empty_sequences<T>(work: impl FnOnce(&mut EmptySequences) -> T) -> T {
+    static MADE: Mutex<EmptySequences> = Mutex::new(Vec::new());
+    // A child that forked off while it is locked would find it locked for ever.
+    let _no_fork_meanwhile = fork::hold();
+    work(&mut MADE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 /// An empty sequence, which the C interface cannot make: the answer of a model that gives one, kept per type.
 fn empty_sequence(element: Dtype) -> Result<ValueHandle> {
-    static MADE: Mutex<Vec<(Dtype, std::sync::Arc<OrtEngine>)>> = Mutex::new(Vec::new());
-    let known = {
-        let made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
-        made.iter()
-            .find(|(dtype, _)| *dtype == element)
-            .map(|(_, engine)| engine.clone())
-    };
+    let known = with_empty_sequences(|made| {
+        let same = made.iter().find(|(dtype, _)| *dtype == element);
+        same.map(|(_, engine)| engine.clone())
+    });
     let engine = if let Some(engine) = known {
         engine
     } else {
@@ -150,14 +157,9 @@ fn empty_sequence(element: Dtype) -> Result<ValueHandle> {
             log_severity_level: Some(4),
             ..SessionSettings::default()
         };
-        let model: std::sync::Arc<[u8]> = graph::empty_sequence_model(i32::from(element as u8)).into();
-        let engine = std::sync::Arc::new(OrtEngine::load(
-            ModelSource::Bytes(std::sync::Arc::new(model)),
-            settings,
-        )?);
-        MADE.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push((element, engine.clone()));
+        let model: Arc<[u8]> = graph::empty_sequence_model(i32::from(element as u8)).into();
+        let engine = Arc::new(OrtEngine::load(ModelSource::Bytes(Arc::new(model)), settings)?);
+        with_empty_sequences(|made| made.push((element, engine.clone())));
         engine
     };
     engine.run_for_first_output()
