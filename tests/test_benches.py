@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from dataclasses import replace
@@ -183,6 +184,29 @@ def test_a_loop_outside_python_is_compared_per_call() -> None:
     assert comparison.ours == pytest.approx([300e-9] * 3)
     assert comparison.theirs == pytest.approx([200e-9] * 3)
     assert comparison.ratio_spread.p50 == pytest.approx(1.5)
+
+
+def _precise(theirs: list[int], *, smoke: bool = False) -> Comparison:
+    """Calls of 400 ms against calls that take so many milliseconds in turns."""
+    clock, turns = ScriptedClock(), itertools.cycle(theirs)
+    return harness.precise_rounds(
+        lambda: clock.pass_time(400_000_000),
+        lambda: clock.pass_time(next(turns) * 1_000_000),
+        rounds=10,
+        effort=harness.Effort(smoke=smoke),
+        clock=clock,
+    )
+
+
+def test_a_steady_ratio_is_measured_once_and_an_unsteady_one_again() -> None:
+    assert _precise([300]).rounds == 10
+    unsteady = _precise([100, 200, 300, 400, 500, 600, 700])
+    assert unsteady.rounds == 10 * harness.MOST_BLOCKS
+    assert unsteady.ratio_interval[1] > 1.3 * unsteady.ratio_interval[0]
+
+
+def test_smoke_rounds_are_never_repeated() -> None:
+    assert _precise([100, 700], smoke=True).rounds == harness.SMOKE_ROUNDS
 
 
 def test_self_timed_rounds_alternate_and_stay_paired() -> None:
