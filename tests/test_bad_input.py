@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes  # registers bfloat16 with numpy
@@ -15,7 +16,7 @@ import oracle
 from cases import ones
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.usefixtures("backend")
 
@@ -210,3 +211,30 @@ def test_a_sparse_tensor_is_refused_as_onnxruntime_does() -> None:
         np.array([1, 3], np.int64), ones(1), np.array([0], np.int64), device
     )
     oracle.compare(ours, theirs, {"x": sparse})
+
+
+class _Lengthless(Mapping[str, Any]):
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        message = "not today"
+        raise LookupError(message)
+
+
+@oracle.proves("a mapping whose `len()` raises")
+def test_a_mapping_that_has_no_length_answers_or_raises_its_own_exception(backend: str) -> None:
+    ours, theirs = oracle.pair("double")
+    feed = _Lengthless({"x": ones(1, 4)})
+    given, wanted = oracle.outcome(lambda: ours.run(None, feed)), oracle.outcome(lambda: theirs.run(None, feed))
+    assert isinstance(wanted.error, LookupError)
+    if backend == "native":
+        assert given.value[0].tolist() == [[2.0] * 4]
+    else:
+        oracle.assert_same_outcome(given, wanted)

@@ -342,6 +342,37 @@ def test_a_closed_pipe_is_silent(child_environment: dict[str, str], arguments: l
     assert (done.returncode, done.stderr) == (ExitCode.CLOSED_PIPE, "")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors are closed differently there")
+@pytest.mark.parametrize("verb", ["info", "run"])
+def test_a_closed_standard_output_is_one_line(child_environment: dict[str, str], verb: str) -> None:
+    command = f'"{sys.executable}" -m inferlite {verb} "{model("double")}" >&-'
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], env=child_environment, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (4, "error: cannot write the output: bad file descriptor\n")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+@pytest.mark.parametrize("verb", ["info", "run", "bench"])
+def test_a_pipe_or_a_device_is_no_model(verb: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "model.onnx"
+    os.mkfifo(pipe)
+    for path in (pipe, "/dev/zero", "/dev/null"):
+        assert refuse(verb, path) == (1, f"error: model `{path}` is not a regular file")
+
+
+def test_a_failing_model_says_so_without_the_runtimes_prefix() -> None:
+    code, text = refuse("bench", model("failing"), "--shape", "a=2x3", "--shape", "b=2x3")
+    assert code == 1
+    assert text.startswith("error: Non-zero status code returned while running MatMul node.")
+
+
+def test_a_long_argument_is_shortened_in_the_error() -> None:
+    code, text = refuse("run", model("double"), "--input", "x=[" + "1," * 10_000)
+    assert code == 2
+    assert len(text) < 250
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")  # noqa: PTH110
 def test_a_full_disk_is_one_line(child_environment: dict[str, str]) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123

@@ -241,6 +241,15 @@ def test_requested_outputs_come_in_the_callers_order() -> None:
     assert list(model(x, outputs=[])) == list(model(x, outputs=None)) == ["negative", "small"]
 
 
+@pytest.mark.parametrize("outputs", [5, {"negative"}, {"small": 1}, iter(["small"]), True])
+def test_outputs_without_an_order_are_refused(outputs: Any) -> None:
+    model = _load("two_outputs")
+    text = _message(lambda: model(_ones(1), outputs=outputs), InvalidInputError)
+    assert text == (
+        f"`outputs` of model `{model.name}` must be a name or a list of names, not {type(outputs).__name__}"
+    )
+
+
 def test_an_input_with_a_default_may_be_given() -> None:
     model, x = _load("default_input"), np.array([1, 1], np.float32)
     assert model(x).tolist() == [1.0, 2.0]
@@ -388,12 +397,12 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "None in a mapping": (
         "double",
         lambda m: m(x=None),
-        "input `x` has dtype object, but model `double` expects float32: pass `x.astype(numpy.float32)`",
+        "input `x` has dtype object, but model `double` expects float32: pass `numpy.asarray(x).astype(numpy.float32)`",
     ),
     "objects": (
         "double",
         lambda m: m(object()),
-        "input `x` has dtype object, but model `double` expects float32: pass `x.astype(numpy.float32)`",
+        "input `x` has dtype object, but model `double` expects float32: pass `numpy.asarray(x).astype(numpy.float32)`",
     ),
     "text for numbers": (
         "double",
@@ -471,11 +480,17 @@ def _endless() -> list[Any]:
     return items
 
 
+def _deep(depth: int) -> list[Any]:
+    items: list[Any] = [1.0]
+    for _ in range(depth):
+        items = [items]
+    return items
+
+
 UNCONVERTIBLE: dict[str, Any] = {
     "ragged": [[1.0], [1.0, 2.0]],
-    "text": [["a", "b", "c", "d"]],
-    "objects": [[object()] * 4],
     "itself": _endless(),
+    "deep": _deep(5000),
 }
 
 
@@ -483,16 +498,109 @@ UNCONVERTIBLE: dict[str, Any] = {
 def test_lists_that_are_no_array_say_what_numpy_says(value: Any) -> None:
     with pytest.raises(InvalidInputError) as caught:
         _load(DOUBLE)(value)
-    with pytest.raises((ValueError, TypeError)) as numpys:
-        np.asarray(value, dtype="float32")
+    with pytest.raises((ValueError, RecursionError)) as numpys:
+        np.asarray(value)
     assert str(caught.value) == f"input `x` cannot be made an array of float32: {numpys.value}"
     assert type(caught.value.__cause__) is type(numpys.value)
 
 
-def test_numbers_that_do_not_fit_the_dtype_are_refused() -> None:
-    model = inferlite.load(make_models.identity("uint8", "[n]"))
-    with pytest.raises(InvalidInputError, match=r"^input `x` cannot be made an array of uint8: "):
-        model([300])
+def _accepting(kind: str) -> Model:
+    return inferlite.load(make_models.identity(kind), name="m")
+
+
+HELD: dict[str, tuple[str, Any, Any]] = {
+    "integers as floats": ("float", [1, 2], [1.0, 2.0]),
+    "integers that floats round": ("float", [2**24 + 1], [2.0**24]),
+    "integers beyond 64 bits as floats": ("double", [2**70, 0.5], [2.0**70, 0.5]),
+    "an integer beyond 64 bits as a float": ("float", 2**70, 2.0**70),
+    "fractions that floats round": ("float16", [0.1], [float(np.float16(0.1))]),
+    "bools as integers": ("int8", [True, 2], [1, 2]),
+    "bools as floats": ("float", (True, 0.5), [1.0, 0.5]),
+    "infinity and nan": ("float16", [np.inf, -np.inf, 1.0], [np.inf, -np.inf, 1.0]),
+    "the ends of a type": ("int8", [-128, 127], [-128, 127]),
+    "integers beyond int64": ("uint64", [2**64 - 1, 1], [2**64 - 1, 1]),
+    "numbers of numpy": ("float", [np.float64(0.5), np.int8(2), np.array(1.5)], [0.5, 2.0, 1.5]),
+    "integers of numpy": ("uint8", [np.int64(255), np.arange(2)[1]], [255, 1]),
+    "an empty list for integers": ("int64", [], []),
+    "an empty list for bools": ("bool", [[]], [[]]),
+    "a range": ("int64", range(3), [0, 1, 2]),
+    "a range as floats": ("float", range(2), [0.0, 1.0]),
+    "a list of ranges": ("int32", [range(2), range(2)], [[0, 1], [0, 1]]),
+    "an empty list for strings": ("string", [], []),
+    "anything as strings": ("string", ["a", 1, None], ["a", "1", "None"]),
+    "one string": ("string", "a\0", "a\0"),
+}
+
+
+@pytest.mark.parametrize("case", HELD)
+def test_values_are_converted_where_the_type_holds_them(case: str) -> None:
+    kind, value, wanted = HELD[case]
+    given = _accepting(kind)(value)
+    assert given.tolist() == wanted
+
+
+OF_ANOTHER_KIND: dict[str, tuple[str, Any, str]] = {
+    "a fraction for integers": ("int64", [1.5], "float64"),
+    "fractions among integers": ("int64", [1, 2.5], "float64"),
+    "a whole float for integers": ("int64", 2.0, "float64"),
+    "a float among integers beyond int64": ("uint64", [2**63, 2.0], "float64"),
+    "a number of numpy for integers": ("int64", [np.float32(1)], "float32"),
+    "an array for integers": ("int8", [np.array([1.5])], "float64"),
+    "an integer for bools": ("bool", [2], "int64"),
+    "integers among bools": ("bool", [True, 0], "int64"),
+    "a float for bools": ("bool", 0.0, "float64"),
+    "text for integers": ("int64", "5", "str32"),
+    "text for bools": ("bool", "x", "str32"),
+    "text among numbers": ("float", [1.5, "2"], "str1024"),
+    "bytes for numbers": ("float", [b"1"], "bytes8"),
+    "complex numbers": ("float", [1j], "complex128"),
+    "None for floats": ("float", [None, 1.0], "object"),
+    "objects for floats": ("float", [[object()]], "object"),
+    "dates for integers": ("int64", [np.datetime64(0, "s")], "datetime64[s]"),
+}
+
+
+@pytest.mark.parametrize("case", OF_ANOTHER_KIND)
+def test_values_of_another_kind_are_refused(case: str) -> None:
+    kind, value, given = OF_ANOTHER_KIND[case]
+    wanted = {"float": "float32"}.get(kind, kind)
+    remedy = "numpy.bool_" if wanted == "bool" else f"numpy.{wanted}"
+    assert _message(lambda: _accepting(kind)(value), InvalidInputError) == (
+        f"input `x` has dtype {given}, but model `m` expects {wanted}: pass `numpy.asarray(x).astype({remedy})`"
+    )
+
+
+OUT_OF_RANGE: dict[str, tuple[str, Any, str]] = {
+    "too large": ("uint8", [300], "from 0 to 255"),
+    "negative": ("uint64", [-1], "from 0 to 18446744073709551615"),
+    "one of many": ("int8", [[0, 1], [2, -129]], "from -128 to 127"),
+    "beyond 64 bits": ("int64", 2**70, "from -9223372036854775808 to 9223372036854775807"),
+    "more digits than Python writes": ("int32", [10**5000], "from -2147483648 to 2147483647"),
+    "beyond int64 and negative": ("int64", [2**63, -1], "from -9223372036854775808 to 9223372036854775807"),
+    "numbers of numpy": ("uint8", [np.int64(300)], "from 0 to 255"),
+    "an array": ("uint8", [np.array([300])], "from 0 to 255"),
+    "a float": ("float", [1.0, 1e40], "from -3.40282e+38 to 3.40282e+38"),
+    "a negative float": ("float16", -7e4, "from -65504 to 65504"),
+    "an integer for half": ("float16", [70000], "from -65504 to 65504"),
+    "an integer beyond 64 bits for half": ("float16", [2**70], "from -65504 to 65504"),
+    "an integer beyond every float": ("double", [10**5000], "from -1.79769e+308 to 1.79769e+308"),
+}
+
+
+@pytest.mark.parametrize("case", OUT_OF_RANGE)
+def test_numbers_out_of_range_are_refused(case: str) -> None:
+    kind, value, limits = OUT_OF_RANGE[case]
+    wanted = {"float": "float32", "double": "float64"}.get(kind, kind)
+    assert _message(lambda: _accepting(kind)(value), InvalidInputError) == (
+        f"input `x` has numbers out of range, but model `m` expects {wanted}: pass numbers {limits}"
+    )
+
+
+def test_the_remedy_for_what_is_no_array_makes_one() -> None:
+    text = _message(lambda: _load(DOUBLE)({1.5}), InvalidInputError)
+    assert text == (
+        "input `x` has dtype object, but model `double` expects float32: pass `numpy.asarray(x).astype(numpy.float32)`"
+    )
 
 
 def test_text_that_is_no_utf_8_is_an_invalid_input() -> None:

@@ -14,8 +14,10 @@ import oracle
 ROOT = Path(__file__).parent.parent
 
 PROOFS = (
+    "hostile.test_fork",
     "test_bad_input",
     "test_gil",
+    "test_reuse",
     "test_session",
     "test_session_memory",
     "test_session_options",

@@ -341,3 +341,25 @@ def test_holding_the_gil_changes_no_answer(hold_gil: bool) -> None:
     session = inferlite.InferenceSession(make_models.path("mlp"), hold_gil=hold_gil)
     _, theirs = oracle.pair("mlp")
     oracle.compare(session, theirs, {"x": ones(3, 16)})
+
+
+def test_a_session_without_init_says_so(backend: str) -> None:
+    if backend == "python":
+        pytest.skip("there it is onnxruntime's own session")
+    session = inferlite.InferenceSession.__new__(inferlite.InferenceSession)
+    for ask in (
+        session.get_inputs,
+        session.get_providers,
+        session.get_provider_options,
+        session.get_session_options,
+        session.get_modelmeta,
+        lambda: session.run(None, {}),
+        lambda: session.bind({}),
+    ):
+        with pytest.raises(RuntimeError, match="the session has no model: `__init__` has not run"):
+            ask()
+
+
+def test_only_public_names_are_listed() -> None:
+    listed = [name for name in dir(inferlite) if not name.startswith("__")]
+    assert listed == sorted(name for name in inferlite.__all__ if not name.startswith("__"))

@@ -57,6 +57,14 @@ def test_payloads_of_nan_and_subnormals_pass_through(bits: int) -> None:
     assert given.value[0].view(np.uint32)[0] == bits
 
 
+@pytest.mark.parametrize("size", [3, 3000])
+@pytest.mark.parametrize("kind", ["int64", "uint64"])
+def test_integers_of_64_bits_are_the_one_of_numpys_two_types_that_onnxruntime_gives(kind: str, size: int) -> None:
+    ours, theirs = oracle.pair(make_models.identity(kind))
+    feed = {"x": np.arange(size, dtype=kind)}
+    assert ours.run(None, feed)[0].dtype.char == theirs.run(None, feed)[0].dtype.char
+
+
 @pytest.mark.parametrize("byte", [0, 1, 2, 255])
 def test_bool_arrays_with_odd_bytes(byte: int) -> None:
     ours, theirs = oracle.pair(make_models.identity("bool"))

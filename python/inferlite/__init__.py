@@ -102,7 +102,8 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes, a function and str
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    dunders = {name for name in globals() if name.startswith("__")}
+    return sorted(dunders | set(__all__))
 
 
 def _version() -> str:

@@ -5,15 +5,13 @@ Both back ends read calls with this; the native one only those that are not plai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inferlite import _checks as checks
 from inferlite.metadata import Signature, element_type, tensor_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     Description = tuple[str, str, list[int | str | None]]
 
 
@@ -67,8 +65,13 @@ class Reader:
         """The names of the outputs to compute; all of them for None and anything empty.
 
         Raises:
-            InvalidInputError: There is no such output.
+            InvalidInputError: There is no such output, or it is not a name or a sequence of names.
         """
+        if outputs is None:
+            return self._outputs
+        # The answer has the order of the names, which a set has not.
+        if not isinstance(outputs, Sequence):
+            raise checks.no_names(self._name, outputs)
         if not outputs:
             return self._outputs
         wanted = [outputs] if isinstance(outputs, str) else list(outputs)

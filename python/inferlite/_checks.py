@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,7 +24,11 @@ NUMPY_DTYPES: Final = frozenset(
 # Strings come as str, bytes, objects, and bytes of a fixed width that may hold NULs.
 _TEXT_KINDS: Final = "USOV"
 
-_CONVERTED: Final = (list, tuple, bool, int, float, complex, str, bytes)
+_CONVERTED: Final = (list, tuple, range, bool, int, float, complex, str, bytes)
+
+# What arrays of a kind can hold: numpy's kinds, and the classes of single items. A rounded number counts as held.
+_HELD_KINDS: Final = {"b": "b", "i": "biu", "u": "biu", "f": "biuf"}
+_HELD_CLASSES: Final = {"b": bool, "i": Integral, "u": Integral, "f": Real}
 
 # numpy 1 has no `numpy.bool`.
 _ATTRIBUTES: Final = {"bool": "bool_"}
@@ -58,27 +63,36 @@ def unknown_output(model: str, name: object, outputs: Sequence[TensorSpec]) -> I
     return InvalidInputError(f"model `{model}` has no output `{name}`: it gives {_names(outputs)}")
 
 
+def no_names(model: str, outputs: object) -> InvalidInputError:
+    """The outputs that were asked for are not names in an order."""
+    return InvalidInputError(
+        f"`outputs` of model `{model}` must be a name or a list of names, not {type(outputs).__name__}"
+    )
+
+
 def tensor(model: str, spec: TensorSpec, value: object) -> np.ndarray[Any, Any]:
     """The value as an array that fits the input.
 
-    Lists, tuples and Python's own numbers and strings are converted to the input's dtype, everything else must have it.
+    Lists, tuples, ranges and Python's own numbers and strings are converted to the input's dtype if it can hold them,
+    everything else must have it.
 
     Raises:
-        InvalidInputError: The value cannot be an array, or has another dtype or shape.
+        InvalidInputError: The value cannot be an array, or has another dtype or shape, or numbers out of range.
         BackendUnavailableError: numpy has no such element type.
     """
     if spec.dtype not in NUMPY_DTYPES and spec.dtype != "string":
         refuse("types_beyond_numpy", f"input `{spec.name}` of type {spec.dtype}")
-    array = value if isinstance(value, np.ndarray) else _array(spec, value)
+    array = value if isinstance(value, np.ndarray) else _array(model, spec, value)
     if spec.dtype == "string":
         fits = array.dtype.kind in _TEXT_KINDS and array.dtype.names is None
     else:
         # The name leaves the byte order out, which is brought right later.
         fits = array.dtype.name == spec.dtype
     if not fits:
+        source = spec.name if hasattr(value, "astype") else f"numpy.asarray({spec.name})"
         message = (
             f"input `{spec.name}` has dtype {array.dtype.name}, but model `{model}` expects {spec.dtype}: "
-            f"pass `{spec.name}.astype({_expression(spec.dtype)})`"
+            f"pass `{source}.astype({_expression(spec.dtype)})`"
         )
         raise InvalidInputError(message)
     if spec.shape is not None and not _fits(array.shape, spec.shape):
@@ -118,15 +132,62 @@ def unbindable(role: str, name: str, dtype: str, type_string: str, array: object
     return None
 
 
-def _array(spec: TensorSpec, value: object) -> np.ndarray[Any, Any]:
-    dtype: Any = None
-    if isinstance(value, _CONVERTED) and not isinstance(value, np.generic):
-        dtype = object if spec.dtype == "string" else spec.dtype
+def _array(model: str, spec: TensorSpec, value: object) -> np.ndarray[Any, Any]:
+    is_converted = isinstance(value, _CONVERTED) and not isinstance(value, np.generic)
+    is_text = spec.dtype == "string"
     try:
-        return np.asarray(value, dtype=dtype)
+        array = np.asarray(value, dtype=object if is_converted and is_text else None)
+        if is_text or not is_converted:
+            return array
+        held = _held(array, value, np.dtype(spec.dtype).kind)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         message = f"input `{spec.name}` cannot be made an array of {spec.dtype}: {error}"
         raise InvalidInputError(message) from error
+    return array if held is None else _cast(model, spec, held)
+
+
+def _held(array: np.ndarray[Any, Any], value: object, kind: str) -> np.ndarray[Any, Any] | None:
+    """The numbers of a value, of which numpy made this array, if their classes lose nothing in that kind."""
+    if array.size == 0 or array.dtype.kind in _HELD_KINDS[kind]:
+        return array
+    # numpy makes floats, or objects, of integers beyond int64.
+    if array.dtype.kind in "fO":
+        items = np.asarray(value, dtype=object)
+        if all(isinstance(item, _HELD_CLASSES[kind]) for item in items.flat):
+            return items
+    return None
+
+
+def _cast(model: str, spec: TensorSpec, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    dtype = np.dtype(spec.dtype)
+    if array.size == 0:
+        return np.empty(array.shape, dtype)
+    if dtype.kind in "iu":
+        integers = np.iinfo(dtype)
+        low, high = integers.min, integers.max
+        if not low <= int(array.min()) <= int(array.max()) <= high:
+            raise _out_of_range(model, spec, f"{low}", f"{high}")
+        return array.astype(dtype)
+    if dtype.kind == "b":
+        return array
+    limit = f"{np.finfo(dtype).max:g}"
+    try:
+        with np.errstate(over="ignore"):
+            floats = array.astype(dtype)
+    except OverflowError:
+        raise _out_of_range(model, spec, f"-{limit}", limit) from None
+    # An infinity may only be one that was given.
+    infinite = np.isinf(floats)
+    if (floats[infinite] != array[infinite]).any():
+        raise _out_of_range(model, spec, f"-{limit}", limit)
+    return floats
+
+
+def _out_of_range(model: str, spec: TensorSpec, low: str, high: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"input `{spec.name}` has numbers out of range, but model `{model}` expects {spec.dtype}: "
+        f"pass numbers from {low} to {high}"
+    )
 
 
 def _expression(dtype: str) -> str:

@@ -43,6 +43,8 @@ class InferenceSession(_core.Session):
         >>> outputs = call()  # doctest: +SKIP
     """
 
+    _options: SessionOptions | None = None
+
     def __init__(
         self,
         path_or_bytes: str | bytes | os.PathLike[str],
@@ -77,7 +79,7 @@ class InferenceSession(_core.Session):
         self._model_path: str | None = model if isinstance(model, str) else None
         self._hold_gil = hold_gil
         self._settings: dict[str, Any] = {}
-        self._options: SessionOptions | None = None
+        self._options = None
         self._fallback_providers = [provider_rules.CPU]
         try:
             self._create(model, sess_options, providers, provider_options, kwargs.get("disabled_optimizers"))
@@ -175,12 +177,15 @@ class InferenceSession(_core.Session):
 
     def get_provider_options(self) -> dict[str, dict[str, str]]:
         """The options that were given to each registered provider; the CPU provider has none."""
+        names = self._providers()
         given = {**self._provider_dicts, provider_rules.CPU: {}}
-        return {name: dict(given.get(name, {})) for name in self._providers()}
+        return {name: dict(given.get(name, {})) for name in names}
 
     def get_session_options(self) -> SessionOptions:
         """A copy of the options that the session was made with; the same object each time."""
         if self._options is None:
+            # Refuses a session that has no model yet.
+            self._providers()
             from inferlite.options import options_from_settings  # noqa: PLC0415 - imports onnxruntime
 
             self._options = options_from_settings(self._settings)

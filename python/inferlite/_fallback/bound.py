@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -164,10 +164,10 @@ def _checked(role: str, declared: Sequence[Any], arrays: Mapping[str, Any]) -> d
 def _output_names(session: InferenceSession, outputs: Any) -> list[str] | None:  # noqa: ANN401
     if outputs is None:
         return None
-    if isinstance(outputs, str):
-        message = "`outputs` must be a sequence of names or a mapping of names to arrays, not str"
+    names = [] if isinstance(outputs, (str, bytes)) or not isinstance(outputs, Iterable) else list(outputs)
+    if not all(isinstance(name, str) for name in names) or (outputs and not names):
+        message = f"`outputs` must be a sequence of names or a mapping of names to arrays, not {type(outputs)}"
         raise TypeError(message)
-    names = list(outputs)
     declared = {argument.name for argument in session.get_outputs()}
     for name in names:
         if name not in declared:

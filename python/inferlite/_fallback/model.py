@@ -111,7 +111,8 @@ class Model:
 
         Args:
             inputs: A mapping of values by name, or the value itself for a model that has one input. Arrays must have
-                the input's dtype; lists, tuples and Python's own numbers and strings are converted to it.
+                the input's dtype; lists, tuples, ranges and Python's own numbers and strings are converted where it
+                can hold them.
             outputs: The names of the outputs to compute, or one name; None for all.
             **named: The inputs by name, instead of a mapping.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar
@@ -75,6 +76,10 @@ class UnwritableError(CommandError):
     code = ExitCode.UNWRITABLE
 
 
+# What onnxruntime puts before every message; the exit code says as much.
+_RUNTIME_PREFIX = re.compile(r"\A\[ONNXRuntimeError\] : \d+ : \w+ : ")
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     """Turn whatever a model raises while it is loaded or run into a `RefusedError`.
@@ -98,7 +103,18 @@ def refusals() -> Iterator[None]:
         raise RefusedError(message) from error
     # The classes that onnxruntime raises have no base of their own but Exception.
     except Exception as error:
-        raise RefusedError(str(error) or type(error).__name__) from error
+        text = _RUNTIME_PREFIX.sub("", str(error))
+        raise RefusedError(text or type(error).__name__) from error
+
+
+def shortened(text: str, limit: int = 100) -> str:
+    """Cut what a user gave to what an error has room for.
+
+    Example:
+        >>> shortened("a" * 200, limit=8)
+        'aaaaa...'
+    """
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def one_line(text: str) -> str:

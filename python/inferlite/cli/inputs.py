@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from inferlite.cli.conversion import from_json
-from inferlite.cli.failures import RefusedError, WrongUsageError
+from inferlite.cli.failures import RefusedError, WrongUsageError, shortened
 from inferlite.cli.terminal import show_bytes, show_shape
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _split(option: str, specs: Mapping[str, inferlite.TensorSpec]) -> tuple[str 
     if not found or Path(option).is_file():
         return None, option
     if not name:
-        message = f"`--input {option}` has no name before the `=`"
+        message = f"`--input {shortened(option)}` has no name before the `=`"
         raise WrongUsageError(message)
     return name, source
 
@@ -195,13 +195,13 @@ def _read(name: str | None, source: str, specs: Mapping[str, inferlite.TensorSpe
             return content if name is None else {name: _pick(content, name, source)}
         return {name or _only(specs, source): content}
     if name is None:
-        message = f"`--input {source}` is neither NAME=VALUE nor a .npy, .npz or .json file"
+        message = f"`--input {shortened(source)}` is neither NAME=VALUE nor a .npy, .npz or .json file"
         raise WrongUsageError(message)
     if name in specs:
         try:
             document = json.loads(source)
         except (ValueError, RecursionError):
-            message = f"`--input {name}={source}` is neither a .npy, .npz or .json file nor JSON"
+            message = f"`--input {name}={shortened(source)}` is neither a .npy, .npz or .json file nor JSON"
             raise WrongUsageError(message) from None
         return {name: from_json(document, specs[name])}
     return {name: None}
@@ -221,7 +221,8 @@ def _named(
 
 def _only(specs: Mapping[str, inferlite.TensorSpec], source: str) -> str:
     if len(specs) != 1:
-        message = f"`--input {source}` names no input: the model takes {_listed(specs)}, so write NAME={source}"
+        shown = shortened(source)
+        message = f"`--input {shown}` names no input: the model takes {_listed(specs)}, so write NAME={shown}"
         raise WrongUsageError(message)
     return next(iter(specs))
 
@@ -287,7 +288,7 @@ def _parse(text: str, source: str) -> Any:  # noqa: ANN401 - JSON
 
 def _unreadable(source: str, error: OSError) -> RefusedError:
     reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {_reason(error)}"
-    return RefusedError(f"`{source}` {reason}")
+    return RefusedError(f"`{shortened(source)}` {reason}")
 
 
 def _reason(error: OSError) -> str:

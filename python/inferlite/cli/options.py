@@ -87,12 +87,16 @@ def check_model_path(path: Path) -> None:
     """Refuse what cannot be a model's file, in words of its own.
 
     Raises:
-        RefusedError: there is no such file, or it is a folder.
+        RefusedError: there is no such file, or it is a folder, a pipe or a device.
     """
     try:
         if path.is_file():
             return
-        reason = "is a folder, not a file" if path.is_dir() else "does not exist"
+        if path.is_dir():
+            reason = "is a folder, not a file"
+        else:
+            # A pipe or a device may never end.
+            reason = "is not a regular file" if path.exists() else "does not exist"
     except (OSError, ValueError) as error:
         reason = f"cannot be read: {error}"
     message = f"model `{path}` {reason}"

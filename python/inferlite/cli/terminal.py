@@ -6,6 +6,8 @@ without drawn boxes, so that `grep`, `cut` and a diff of two outputs work.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import threading
@@ -41,13 +43,21 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+class _Closed(io.StringIO):
+    """A stream that cannot be written to."""
+
+    def write(self, text: str) -> NoReturn:
+        del text
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
 class Terminal:
     """Where a command writes: results on stdout, progress and notes on stderr."""
 
     def __init__(self) -> None:
         """Take the process's streams as they are now."""
-        # stdout is None when the process was started with it closed.
-        self._out: IO[str] = sys.stdout or _nowhere()
+        # stdout is None when the process was started with it closed: what is written then is lost, which is said.
+        self._out: IO[str] = sys.stdout or _Closed()
         self._console = _Console(file=self._out, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._progress = _Console(file=sys.stderr or _nowhere(), highlight=False, markup=False, emoji=False)
         self.is_rich = _is_terminal(self._out)

@@ -232,9 +232,8 @@ pub(crate) fn type_number_of(dtype: Dtype) -> Option<NPY_TYPES> {
         Dtype::Uint16 => NPY_TYPES::NPY_USHORT,
         Dtype::Int32 => NPY_TYPES::NPY_INT,
         Dtype::Uint32 => NPY_TYPES::NPY_UINT,
-        Dtype::Int64 if size_of::<c_long>() == 8 => NPY_TYPES::NPY_LONG,
+        // Where `long` has 64 bits, too, numpy has two types for them: this is onnxruntime's choice.
         Dtype::Int64 => NPY_TYPES::NPY_LONGLONG,
-        Dtype::Uint64 if size_of::<c_long>() == 8 => NPY_TYPES::NPY_ULONG,
         Dtype::Uint64 => NPY_TYPES::NPY_ULONGLONG,
         Dtype::Float16 => NPY_TYPES::NPY_HALF,
         Dtype::Float32 => NPY_TYPES::NPY_FLOAT,

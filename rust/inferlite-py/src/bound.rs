@@ -113,7 +113,7 @@ impl PyBoundCall {
                 pins.keep(array);
             }
         } else {
-            let wanted = feed::fetches(signature, outputs)?;
+            let wanted = feed::fetches(signature, outputs, not_names)?;
             let wanted = wanted.unwrap_or_else(|| (0..signature.outputs.len()).collect());
             fetches.extend(wanted.into_iter().map(|index| Fetch { index, into: None }));
             given.resize_with(fetches.len(), || None);
@@ -249,6 +249,13 @@ fn bindable(role: &str, argument: &Argument, array: &Bound<'_, PyAny>) -> PyResu
         ));
     }
     Ok(view)
+}
+
+fn not_names(given: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!(
+        "`outputs` must be a sequence of names or a mapping of names to arrays, not {}",
+        type_text(&given.get_type())
+    ))
 }
 
 fn not_a_mapping(given: &Bound<'_, PyAny>) -> PyErr {

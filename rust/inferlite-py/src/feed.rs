@@ -430,6 +430,7 @@ fn unexpected(what: &str, given: &Bound<'_, PyAny>, key_type: &str, name: &str) 
 pub(crate) fn fetches(
     signature: &Signature,
     wanted: Option<&Bound<'_, PyAny>>,
+    refusal: impl Fn(&Bound<'_, PyAny>) -> PyErr,
 ) -> Result<Option<SmallVec<[usize; 8]>>, PyCoreError> {
     let Some(wanted) = wanted.filter(|wanted| !wanted.is_none()) else {
         return Ok(None);
@@ -444,16 +445,16 @@ pub(crate) fn fetches(
         || wanted.is_instance_of::<PyFrozenSet>()
         || (wanted.hasattr("isdisjoint")? && wanted.hasattr("mapping")?);
     if is_text || !is_listed {
-        return Err(incompatible_arguments("run").into());
+        return Err(refusal(wanted).into());
     }
     let Ok(names) = wanted.try_iter() else {
-        return Err(incompatible_arguments("run").into());
+        return Err(refusal(wanted).into());
     };
     let mut fetches = SmallVec::new();
     for name in names {
         let name = name?;
         let Some(name) = text_of(&name) else {
-            return Err(incompatible_arguments("run").into());
+            return Err(refusal(wanted).into());
         };
         let index = signature.output(&name).ok_or_else(|| {
             Error::new(

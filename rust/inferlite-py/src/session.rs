@@ -12,7 +12,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use smallvec::SmallVec;
 
 use crate::bound::PyBoundCall;
-use crate::boundary::{self, PyCoreError, runtime_error};
+use crate::boundary::{self, PyCoreError, incompatible_arguments, runtime_error};
 use crate::feed::{self, Fed, Names};
 use crate::settings::{Providers, session_settings, source};
 use crate::value::list_of;
@@ -141,7 +141,7 @@ impl PySession {
         // Both may run the caller's code, so they come before anything looks into an array; what is wrong with the feed
         // is said first all the same.
         let options = run_options::extract(run_options);
-        let fetches = feed::fetches(signature, output_names);
+        let fetches = feed::fetches(signature, output_names, |_| incompatible_arguments("run"));
         let mut fed = match Fed::directly(&opened.names, signature.required, input_feed)? {
             Some(fed) => fed,
             None => Fed::from_mapping(signature, input_feed)?,
