@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benches.harness import Case, Effort, copies, precise_rounds, require_same
+from benches.harness import Case, Effort, copies, require_same
 from benches.models import model
 from benches.subject import peer_session
+from inferlite._measure import Comparison, paired_rounds
 
 if TYPE_CHECKING:
     from benches.subject import Subject
-    from inferlite._measure import Comparison
 
 FROM_BYTES: Final = (
     "identity-1x4",
@@ -23,7 +23,7 @@ FROM_BYTES: Final = (
     "mlp-64mb",
 )
 FROM_FILE: Final = "mlp-64mb"
-ROUNDS: Final = 300
+ROUNDS: Final = 600
 
 
 def measure_bytes(name: str, subject: Subject, effort: Effort) -> Comparison:
@@ -42,11 +42,10 @@ def measure_file(subject: Subject, effort: Effort) -> Comparison:
 def _measure(name: str, source: bytes | str, subject: Subject, effort: Effort) -> Comparison:
     feed = copies(model(name).feed)
     require_same(subject.session(source).run(None, feed), peer_session(source).run(None, feed), f"session of {name}")
-    return precise_rounds(
+    return paired_rounds(
         partial(subject.session, source),
         partial(peer_session, source),
-        rounds=ROUNDS,
-        effort=effort,
+        rounds=effort.rounds(ROUNDS),
     )
 
 

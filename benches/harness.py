@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING
@@ -19,11 +18,6 @@ if TYPE_CHECKING:
 
 SMOKE_ROUNDS = 2
 SMOKE_SECONDS = 0.02
-
-PRECISION = 0.04
-"""How wide the interval of a ratio may be: a tie, then, ends within the bound of "no slower"."""
-
-MOST_BLOCKS = 6
 
 
 class RefusedError(Exception):
@@ -123,30 +117,6 @@ def alternate(
             theirs_times.append(theirs())
             ours_times.append(ours())
     return compare(ours_times, theirs_times, calls_per_round=1)
-
-
-def precise_rounds(
-    ours: Callable[[], object],
-    theirs: Callable[[], object],
-    *,
-    rounds: int,
-    effort: Effort,
-    clock: Callable[[], int] = time.perf_counter_ns,
-) -> Comparison:
-    """Time in paired rounds, in blocks of `rounds`, until the interval of the ratio is narrow enough to judge by.
-
-    The width alone decides when to stop, never where the ratio lies: who stops at a wanted answer finds it too often.
-    A case so unsteady that `MOST_BLOCKS` do not suffice keeps its wide interval.
-    """
-    whole = paired_rounds(ours, theirs, rounds=effort.rounds(rounds), clock=clock)
-    for _ in range(1, 1 if effort.smoke else MOST_BLOCKS):
-        low, high = whole.ratio_interval
-        if high - low <= PRECISION:
-            break
-        calls = whole.calls_per_round
-        block = paired_rounds(ours, theirs, rounds=rounds, calls_per_round=calls, clock=clock)
-        whole = compare(whole.ours + block.ours, whole.theirs + block.theirs, calls_per_round=calls)
-    return whole
 
 
 def paired_loops(

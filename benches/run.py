@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from benches.harness import Case, Effort, copies, precise_rounds, require_same
+from benches.harness import Case, Effort, copies, require_same
 from benches.models import model
 from benches.subject import peer_session
+from inferlite._measure import Comparison, paired_rounds
 
 if TYPE_CHECKING:
     from benches.subject import Subject
-    from inferlite._measure import Comparison
 
 MODELS: Final = (
     "identity-1x4",
@@ -32,11 +32,10 @@ def measure(name: str, subject: Subject, effort: Effort) -> Comparison:
     feed = copies(chosen.feed)
     ours, theirs = subject.session(chosen.content), peer_session(chosen.content)
     require_same(ours.run(None, feed), theirs.run(None, feed), f"run of {name}")
-    return precise_rounds(
+    return paired_rounds(
         partial(ours.run, None, feed),
         partial(theirs.run, None, feed),
-        rounds=ROUNDS,
-        effort=effort,
+        rounds=effort.rounds(ROUNDS),
     )
 
 
