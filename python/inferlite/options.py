@@ -63,22 +63,23 @@ class SessionOptions(onnxruntime.SessionOptions):
         >>> options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     """
 
+    # Without slots, a misspelt attribute would be taken.
     __slots__ = ("_assigned", "_calls")
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         """Make options that hold onnxruntime's defaults; takes no arguments."""
         super().__init__(*args, **kwargs)
         # Every call that succeeded, in order; the arguments stay alive with it.
-        self._calls: list[tuple[str, tuple[Any, ...]]] = []
+        self._calls: tuple[tuple[str, tuple[Any, ...]], ...] = ()
         # The attributes that were set: all others hold onnxruntime's defaults.
-        self._assigned: set[str] = set()
+        self._assigned: frozenset[str] = frozenset()
 
     def _call(self, method: str, *args: Any) -> None:  # noqa: ANN401 - onnxruntime checks the types
         getattr(super(), method)(*args)
-        self._calls.append((method, args))
+        self._calls = (*self._calls, (method, args))
 
     def _forget(self, method: str) -> None:
-        self._calls = [call for call in self._calls if call[0] != method]
+        self._calls = tuple(call for call in self._calls if call[0] != method)
 
     def _recorded(self, method: str) -> list[tuple[Any, ...]]:
         return [args for name, args in self._calls if name == method]
@@ -171,7 +172,8 @@ def _noted(name: str) -> property:
 
     def write(self: SessionOptions, value: object) -> None:
         base.fset(self, value)
-        self._assigned.add(name)
+        if name not in self._assigned:
+            self._assigned |= {name}
 
     return property(base.fget, write, doc=base.__doc__)
 

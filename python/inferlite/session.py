@@ -14,7 +14,7 @@ from inferlite.exceptions import InferliteError
 from inferlite.metadata import ModelMetadata, NodeArg
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import onnxruntime
 
@@ -43,7 +43,13 @@ class InferenceSession(_core.Session):
         >>> outputs = call()  # doctest: +SKIP
     """
 
+    # What most sessions never change stays with the class: after a model was made, the caches hold its code, and each
+    # line here costs several times what it does in a loop of its own.
+    _fall_back = True
+    _fallback_providers: Sequence[str] = _CPU_ALONE
+    _model_path: str | None = None
     _options: SessionOptions | None = None
+    _provider_dicts: Mapping[str, dict[str, str]] = {}
 
     def __init__(
         self,
@@ -73,16 +79,15 @@ class InferenceSession(_core.Session):
             onnxruntime.capi.onnxruntime_pybind11_state.Fail: The model cannot be loaded; and the other classes of
                 onnxruntime, as there.
         """
-        self._fall_back = int(kwargs.get("enable_fallback", 1)) == 1
-        model = _model_argument(path_or_bytes)
-        reads_config = "read_config_from_model" in kwargs and int(kwargs["read_config_from_model"]) == 1
-        self._model_path: str | None = model if isinstance(model, str) else None
-        self._hold_gil = hold_gil
-        self._settings: dict[str, Any] = {}
-        self._options = None
-        self._fallback_providers = [provider_rules.CPU]
+        reads_config = False
+        if kwargs:
+            self._fall_back = int(kwargs.get("enable_fallback", 1)) == 1
+            reads_config = "read_config_from_model" in kwargs and int(kwargs["read_config_from_model"]) == 1
+        model = path_or_bytes if type(path_or_bytes) is bytes else _model_argument(path_or_bytes)
+        if type(model) is str:
+            self._model_path = model
         try:
-            self._create(model, sess_options, providers, provider_options, kwargs.get("disabled_optimizers"))
+            self._create(model, sess_options, providers, provider_options, kwargs.get("disabled_optimizers"), hold_gil)
         except InferliteError:
             raise
         except (ValueError, RuntimeError) as error:
@@ -91,7 +96,7 @@ class InferenceSession(_core.Session):
             substitutes = self._fallback_providers
             _logger.warning("providers %s cannot be used (%s): falling back to %s", providers, error, substitutes)
             try:
-                self._create(model, sess_options, substitutes, None, None)
+                self._create(model, sess_options, substitutes, None, None, hold_gil)
             except Exception as fallback_error:
                 raise fallback_error from error
             self.disable_fallback()
@@ -105,18 +110,21 @@ class InferenceSession(_core.Session):
         providers: Providers | None,
         provider_options: Sequence[dict[Any, Any]] | None,
         disabled_optimizers: Iterable[str] | None,
+        hold_gil: bool,  # noqa: FBT001
     ) -> None:
+        names: Sequence[str] = ()
+        usable: list[tuple[str, dict[str, str]]] = []
         if provider_options is None and (providers is None or providers == _CPU_ALONE):
             # The usual case, for which the rules below have nothing to say.
-            names: list[str] = [] if providers is None else [provider_rules.CPU]
-            dicts: list[dict[str, str]] = [{} for _ in names]
-            usable = list(zip(names, dicts, strict=True))
+            if providers is not None:
+                names, usable = _CPU_ALONE, [(provider_rules.CPU, {})]
         else:
             available = _core.available_providers()
             self._fallback_providers = provider_rules.fallback_providers(_names(providers), available)
             provider_rules.check_pair(_names(providers))
             names, dicts = provider_rules.normalize(providers, provider_options, available)
             usable = provider_rules.usable(names, dicts, available)
+            self._provider_dicts = dict(zip(names, dicts, strict=True))
         if options and names and options.has_providers():
             warnings.warn(
                 "Specified 'providers'/'provider_options' when creating InferenceSession but SessionOptions has "
@@ -128,9 +136,8 @@ class InferenceSession(_core.Session):
             # onnxruntime takes an empty path for no path, and then has no bytes either.
             raise TypeError(_constructor_refusal(model))
         settings = settings_for(options, disabled_optimizers, providers_given=bool(names))
-        self._open(model, settings, usable, self._hold_gil)
+        self._open(model, settings, usable, hold_gil)
         self._settings = settings
-        self._provider_dicts = dict(zip(names, dicts, strict=True))
 
     @property
     def engine(self) -> Literal["onnxruntime"]:
@@ -216,13 +223,13 @@ def settings_for(
         TypeError: `options` are not onnxruntime's.
         BackendUnavailableError: The options hold something that only the onnxruntime package can use.
     """
-    if not options:
-        # A falsy value counts as no options, as in onnxruntime.
-        return {} if disabled_optimizers is None else {"disabled_optimizers": sorted(set(disabled_optimizers))}
-    if disabled_optimizers is None and hasattr(options, "_settings"):
+    if options is not None and disabled_optimizers is None and hasattr(options, "_settings"):
         # Ours, which knows by itself.
         own: dict[str, Any] = options._settings(providers_given=providers_given)  # noqa: SLF001 - of this package
         return own
+    if not options:
+        # A falsy value counts as no options, as in onnxruntime.
+        return {} if disabled_optimizers is None else {"disabled_optimizers": sorted(set(disabled_optimizers))}
     import onnxruntime  # noqa: PLC0415
 
     from inferlite.options import session_settings  # noqa: PLC0415 - imports onnxruntime

@@ -73,17 +73,21 @@ impl<'a, 'py> Array<'a, 'py> {
         self.has_flags(NPY_ARRAY_WRITEABLE)
     }
 
-    /// The extent of every axis.
     #[inline]
-    pub(crate) fn shape(&self) -> Shape {
+    fn extents(&self) -> &[npy_intp] {
         let fields = self.fields();
         let rank = usize::try_from(fields.nd).unwrap_or(0);
         if rank == 0 {
-            return Shape::new();
+            return &[];
         }
         // SAFETY: numpy keeps as many extents as there are axes.
-        let extents: &[npy_intp] = unsafe { std::slice::from_raw_parts(fields.dimensions, rank) };
-        extents.iter().map(|&extent| extent as i64).collect()
+        unsafe { std::slice::from_raw_parts(fields.dimensions, rank) }
+    }
+
+    /// The extent of every axis.
+    #[inline]
+    pub(crate) fn shape(&self) -> Shape {
+        self.extents().iter().map(|&extent| extent as i64).collect()
     }
 
     /// The memory of the array if it can run as it is: numbers in C order, aligned, in this machine's byte order.
@@ -122,12 +126,14 @@ impl<'a, 'py> Array<'a, 'py> {
         unsafe { Bound::from_borrowed_ptr_or_opt(self.0.py(), self.fields().base) }
     }
 
-    /// Whether the memory is still where, and as large as, a view says.
+    /// Whether the memory is still at this address, and holds so many elements.
     #[inline]
-    pub(crate) fn is_at(&self, view: &TensorView) -> bool {
-        let elements = self.shape().iter().product::<i64>();
-        let is_as_large = usize::try_from(elements).is_ok_and(|elements| elements == view.elements());
-        self.fields().data.cast::<u8>().cast_const() == view.data() && is_as_large
+    pub(crate) fn is_at(&self, address: usize, elements: usize) -> bool {
+        let count = self
+            .extents()
+            .iter()
+            .fold(1, |count, &extent| count * extent.cast_unsigned());
+        self.fields().data.addr() == address && count == elements
     }
 
     /// Whether somebody could move or free the memory while the array lives.

@@ -39,9 +39,46 @@ pub(crate) struct PyBoundCall {
     given: Vec<Option<Py<PyAny>>>,
     makes_everything: bool,
     overwrites_everything: bool,
-    /// The bound arrays, and where their memory was when they were bound.
-    places: Vec<(Py<PyAny>, TensorView)>,
+    places: Vec<Place>,
     _pinned: Vec<Py<PyAny>>,
+}
+
+/// A bound array, and where its memory was when it was bound.
+struct Place {
+    array: Py<PyAny>,
+    address: usize,
+    elements: usize,
+    is_overwritten: bool,
+}
+
+impl Place {
+    fn new(array: &Bound<'_, PyAny>, view: &TensorView, is_overwritten: bool) -> Self {
+        Self {
+            array: array.clone().unbind(),
+            address: view.data().addr(),
+            elements: view.elements(),
+            is_overwritten,
+        }
+    }
+
+    #[inline]
+    fn is_there(&self, py: Python<'_>) -> bool {
+        Array::new(self.array.bind(py)).is_some_and(|array| array.is_at(self.address, self.elements))
+    }
+
+    #[cold]
+    fn refusal(&self, py: Python<'_>) -> PyErr {
+        PyValueError::new_err(if self.is_there(py) {
+            "the array of a bound output has become read-only: bind it anew"
+        } else {
+            "the memory of a bound array has been exchanged: bind it anew"
+        })
+    }
+
+    #[inline]
+    fn is_frozen(&self, py: Python<'_>) -> bool {
+        self.is_overwritten && !Array::new(self.array.bind(py)).is_some_and(|array| array.is_writable())
+    }
 }
 
 impl PyBoundCall {
@@ -66,7 +103,7 @@ impl PyBoundCall {
                 return Err(PyValueError::new_err(format!("input `{name}` is bound twice")).into());
             }
             let view = bindable("input", &signature.inputs[index], &array)?;
-            places.push((array.clone().unbind(), same_memory(&view)));
+            places.push(Place::new(&array, &view, false));
             feeds.push((index, view));
             pins.keep(array);
         }
@@ -97,14 +134,19 @@ impl PyBoundCall {
                     return Err(PyValueError::new_err(format!("output `{name}` is bound twice")).into());
                 }
                 let view = bindable("output", argument, &array)?;
-                if places.iter().any(|(_, other): &(_, TensorView)| view.overlaps(other)) {
+                let is_shared = |other: &TensorView| view.overlaps(other);
+                let mut bound = feeds
+                    .iter()
+                    .map(|(_, input)| input)
+                    .chain(fetches.iter().filter_map(|fetch| fetch.into.as_ref()));
+                if bound.any(is_shared) {
                     return Err(PyValueError::new_err(format!(
                         "output `{name}` cannot be overwritten: its array shares memory with another bound array; pass \
                          one of its own"
                     ))
                     .into());
                 }
-                places.push((array.clone().unbind(), same_memory(&view)));
+                places.push(Place::new(&array, &view, true));
                 fetches.push(Fetch {
                     index,
                     into: Some(view),
@@ -171,14 +213,10 @@ impl PyBoundCall {
 impl PyBoundCall {
     fn __call__<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyList>, PyCoreError> {
         let mut binding = self.enter()?;
-        let has_moved =
-            |(array, view): &(Py<PyAny>, TensorView)| !Array::new(array.bind(py)).is_some_and(|a| a.is_at(view));
-        if self.places.iter().any(has_moved) {
-            return Err(PyValueError::new_err("the memory of a bound array has been exchanged: bind it anew").into());
-        }
-        let is_frozen = |array: &Py<PyAny>| !Array::new(array.bind(py)).is_some_and(|array| array.is_writable());
-        if self.given.iter().flatten().any(is_frozen) {
-            return Err(PyValueError::new_err("the array of a bound output has become read-only: bind it anew").into());
+        for place in &self.places {
+            if !place.is_there(py) || place.is_frozen(py) {
+                return Err(place.refusal(py).into());
+            }
         }
         if self.overwrites_everything {
             self.launch(py, &mut binding, Binding::overwrite)?;
@@ -205,12 +243,6 @@ impl PyBoundCall {
     fn _time_runtime(&self, iterations: usize) -> Result<f64, PyCoreError> {
         Ok(self.enter()?.time_runtime(iterations)?.as_secs_f64())
     }
-}
-
-/// What a bound call remembers of an array, and never reads.
-fn same_memory(view: &TensorView) -> TensorView {
-    // SAFETY: used to compare addresses alone, next to the array that it came from.
-    unsafe { view.duplicate() }
 }
 
 /// The memory of an array that can be bound as it is.
