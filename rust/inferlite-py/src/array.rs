@@ -45,6 +45,16 @@ impl<'a, 'py> Array<'a, 'py> {
         is_array(object).then_some(Self(object))
     }
 
+    /// The object as an array, which it must be.
+    ///
+    /// # Safety
+    /// [`Array::new`] has accepted the object before: an array may change its class, but only to another one of arrays.
+    #[inline]
+    pub(crate) unsafe fn known(object: &'a Bound<'py, PyAny>) -> Self {
+        debug_assert!(is_array(object));
+        Self(object)
+    }
+
     #[inline]
     fn fields(&self) -> &numpy::npyffi::objects::PyArrayObject_fields {
         // SAFETY: an instance of numpy's class, which starts with these fields and lives as long as the reference.

@@ -62,22 +62,27 @@ impl Place {
     }
 
     #[inline]
-    fn is_there(&self, py: Python<'_>) -> bool {
-        Array::new(self.array.bind(py)).is_some_and(|array| array.is_at(self.address, self.elements))
+    fn with_array<T>(&self, py: Python<'_>, look: impl FnOnce(&Array<'_, '_>) -> T) -> T {
+        // SAFETY: a place is made of an array.
+        look(&unsafe { Array::known(self.array.bind(py)) })
+    }
+
+    /// Whether the call may still read the memory, and write to it where it has to.
+    #[inline]
+    fn is_usable(&self, py: Python<'_>) -> bool {
+        self.with_array(py, |array| {
+            array.is_at(self.address, self.elements) && (!self.is_overwritten || array.is_writable())
+        })
     }
 
     #[cold]
     fn refusal(&self, py: Python<'_>) -> PyErr {
-        PyValueError::new_err(if self.is_there(py) {
+        let is_there = self.with_array(py, |array| array.is_at(self.address, self.elements));
+        PyValueError::new_err(if is_there {
             "the array of a bound output has become read-only: bind it anew"
         } else {
             "the memory of a bound array has been exchanged: bind it anew"
         })
-    }
-
-    #[inline]
-    fn is_frozen(&self, py: Python<'_>) -> bool {
-        self.is_overwritten && !Array::new(self.array.bind(py)).is_some_and(|array| array.is_writable())
     }
 }
 
@@ -213,10 +218,8 @@ impl PyBoundCall {
 impl PyBoundCall {
     fn __call__<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyList>, PyCoreError> {
         let mut binding = self.enter()?;
-        for place in &self.places {
-            if !place.is_there(py) || place.is_frozen(py) {
-                return Err(place.refusal(py).into());
-            }
+        if let Some(unusable) = self.places.iter().find(|place| !place.is_usable(py)) {
+            return Err(unusable.refusal(py).into());
         }
         if self.overwrites_everything {
             self.launch(py, &mut binding, Binding::overwrite)?;
