@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 import inferlite
 from command import invoke, model, refuse, save_model, succeed
+from inferlite._model_file import decode
 from inferlite.cli import application, bench as bench_verb
 from inferlite.cli.failures import ExitCode
-from inferlite.cli.model_file import decode
 from inferlite.cli.terminal import Terminal
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from inferlite._core import Model
+    from inferlite.cache import Cache, PredictionCache
     from inferlite.exceptions import (
         BackendUnavailableError,
         InferliteError,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         ModelLoadError,
         ModelRunError,
     )
-    from inferlite.metadata import Latency, ModelMetadata, NodeArg, Signature, Stats, TensorSpec
+    from inferlite.metadata import CacheStats, Latency, ModelMetadata, NodeArg, Signature, Stats, TensorSpec
     from inferlite.model import load
     from inferlite.options import RunOptions, SessionOptions
     from inferlite.session import InferenceSession
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackendUnavailableError",
+    "Cache",
+    "CacheStats",
     "InferenceSession",
     "InferliteError",
     "InvalidInputError",
@@ -52,6 +55,7 @@ __all__ = [
     "ModelMetadata",
     "ModelRunError",
     "NodeArg",
+    "PredictionCache",
     "RunOptions",
     "SessionOptions",
     "Signature",
@@ -64,6 +68,8 @@ __all__ = [
 
 _MODULES = {
     "BackendUnavailableError": "exceptions",
+    "Cache": "cache",
+    "CacheStats": "metadata",
     "InferliteError": "exceptions",
     "InvalidInputError": "exceptions",
     "Latency": "metadata",
@@ -72,6 +78,7 @@ _MODULES = {
     "ModelMetadata": "metadata",
     "ModelRunError": "exceptions",
     "NodeArg": "metadata",
+    "PredictionCache": "cache",
     "RunOptions": "options",
     "SessionOptions": "options",
     "Signature": "metadata",

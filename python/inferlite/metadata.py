@@ -169,18 +169,52 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheStats:
+    """What a prediction cache has counted since it was made, and what it holds.
+
+    Attributes:
+        hits: Calls answered from what was kept.
+        misses: Calls that were looked up and computed.
+        coalesced: Calls that waited for the computation of an identical one.
+        skipped: Calls that were not looked up, because fewer than 1 % of look-ups were hits.
+        evictions: Answers dropped for want of room.
+        expired: Answers dropped because their time was over.
+        entries: Answers now.
+        bytes: Bytes now: keys, answers and bookkeeping.
+        sampling: Whether only one call in 64 is looked up now.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    coalesced: int = 0
+    skipped: int = 0
+    evictions: int = 0
+    expired: int = 0
+    entries: int = 0
+    bytes: int = 0
+    sampling: bool = False
+
+
+def cache_stats(summary: tuple[Any, ...] | None) -> CacheStats | None:
+    """The figures that a back end gives, without the limits at their end."""
+    return None if summary is None else CacheStats(*summary[:-2])
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """What a model has counted since it was loaded.
 
     Attributes:
-        calls: Calls that succeeded.
+        calls: Calls that succeeded, those included that the cache answered.
         rows: Rows over those calls: the extent of axis 0 of the first input where that axis is dynamic, else 1 a call.
-        latency: How long they took.
+        latency: How long the runs took.
+        cache: What the cache has counted; None without one.
     """
 
     calls: int
     rows: int
     latency: Latency
+    cache: CacheStats | None = None
 
 
 def tensor_spec(name: str, type_string: str, shape: list[int | str | None]) -> TensorSpec:

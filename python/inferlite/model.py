@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from inferlite import _backend, providers as provider_rules
+from inferlite.cache import Cache, refuse_random
 from inferlite.capabilities import CAPABILITIES
 from inferlite.exceptions import BackendUnavailableError, ModelLoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import onnxruntime
 
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 ENGINES = ("auto", "onnxruntime", "native")
 
 
-def load(
+def load(  # noqa: PLR0913 - keyword arguments, each with a default
     model: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO,
     *,
     name: str | None = None,
     engine: Literal["auto", "onnxruntime", "native"] = "auto",
     hold_gil: bool | Literal["auto"] = "auto",
+    cache: Cache | str | int | None = None,
     session_options: onnxruntime.SessionOptions | None = None,
     providers: Sequence[str | tuple[str, dict[Any, Any]]] | None = None,
     provider_options: Sequence[dict[Any, Any]] | None = None,
@@ -42,13 +44,16 @@ def load(
         engine: What runs the model. `auto` and `onnxruntime` both mean ONNX Runtime for now.
         hold_gil: Whether a run that is expected to take a few microseconds may keep the GIL; `auto` means that it may,
             unless the environment variable `INFERLITE_HOLD_GIL` is 0. The Python back end ignores it.
+        cache: Whether answers are kept and given again for equal inputs: a number of bytes, text such as `"256MB"`,
+            or an `inferlite.Cache`; None for no cache. `model.cache` is the live one.
         session_options: Options, of inferlite's or of onnxruntime's class. The Python back end cannot copy those of
             onnxruntime's class, so that they keep the number of threads they have.
         providers: Names of execution providers or (name, options) tuples, highest precedence first.
         provider_options: One dict of options for each of `providers`, which are all names then.
 
     Raises:
-        ModelLoadError: The model cannot be read or run, or a provider is not known.
+        ModelLoadError: The model cannot be read or run, a provider is not known, or `cache` is given for a model that
+            may be random.
         BackendUnavailableError: The engine, or something that `session_options` holds, is not there.
         TypeError: `model` is of another type.
         ValueError: `engine`, `hold_gil`, `providers` or `provider_options` has another form.
@@ -64,11 +69,20 @@ def load(
     if engine == "native":
         raise BackendUnavailableError(CAPABILITIES["native_engine"].reason)
     hold = _may_hold(hold_gil)
+    kept = Cache.read(cache)
     source, stem = _source(model)
     title = name or stem
     backend = _backend.active()
     open_model = _open_native if backend.name == "native" else _open_python
-    return open_model(backend, source, title, hold, session_options, providers, provider_options)
+    if kept is not None and not kept.allow_random:
+        refuse_random(title, _random_node(backend, source))
+    given = None if kept is None else kept._given()  # noqa: SLF001 - a class of this package
+
+    def make(**settings: Any) -> Model:  # noqa: ANN401 - the back ends take other settings
+        model: Model = backend.Model(source, name=title, cache=given, **settings)
+        return model
+
+    return open_model(make, title, hold, session_options, providers, provider_options)
 
 
 def _may_hold(hold_gil: object) -> bool:
@@ -81,8 +95,7 @@ def _may_hold(hold_gil: object) -> bool:
 
 
 def _open_native(
-    backend: _backend.Backend,
-    source: str | bytes,
+    make: Callable[..., Model],
     name: str,
     hold_gil: bool,  # noqa: FBT001
     session_options: onnxruntime.SessionOptions | None,
@@ -98,13 +111,11 @@ def _open_native(
     if not settings.get("intra_op_num_threads"):
         settings["intra_op_num_threads"] = _core.available_threads()
     pairs = _usable(name, names, dicts, available)
-    model: Model = backend.Model(source, name=name, settings=settings, providers=pairs, hold_gil=hold_gil)
-    return model
+    return make(settings=settings, providers=pairs, hold_gil=hold_gil)
 
 
 def _open_python(
-    backend: _backend.Backend,
-    source: str | bytes,
+    make: Callable[..., Model],
     name: str,
     _hold_gil: bool,  # noqa: FBT001
     session_options: onnxruntime.SessionOptions | None,
@@ -116,8 +127,14 @@ def _open_python(
     available = onnxruntime.get_available_providers()
     names, dicts = provider_rules.normalize(providers, provider_options, available)
     pairs = _usable(name, names, dicts, available)
-    model: Model = backend.Model(source, name=name, session_options=session_options, providers=pairs)
-    return model
+    return make(session_options=session_options, providers=pairs)
+
+
+def _random_node(backend: _backend.Backend, source: str | bytes) -> str | None:
+    """The first node that may be random, or why that cannot be told."""
+    from inferlite._model_file import random_node  # noqa: PLC0415 - only models with a cache are looked into
+
+    return random_node(source, native=backend.name == "native")
 
 
 def _usable(

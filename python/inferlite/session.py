@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import onnxruntime
 
+    from inferlite.cache import Cache, PredictionCache
     from inferlite.options import SessionOptions
 
     Providers = Sequence[str | tuple[str, dict[Any, Any]]]
@@ -45,6 +46,7 @@ class InferenceSession(_core.Session):
 
     # What most sessions never change stays with the class: after a model was made, the caches hold its code, and each
     # line here costs several times what it does in a loop of its own.
+    _cache_settings: tuple[int, int | None, float | None] | None = None
     _fall_back = True
     _fallback_providers: Sequence[str] = _CPU_ALONE
     _model_path: str | None = None
@@ -59,6 +61,7 @@ class InferenceSession(_core.Session):
         provider_options: Sequence[dict[Any, Any]] | None = None,
         *,
         hold_gil: bool = True,
+        cache: Cache | str | int | None = None,
         **kwargs: Any,  # noqa: ANN401 - onnxruntime ignores what it does not know
     ) -> None:
         """Load a model.
@@ -70,6 +73,7 @@ class InferenceSession(_core.Session):
             provider_options: One dict of options for each of `providers`, which are all names then.
             hold_gil: Whether a run that is expected to take a few microseconds may keep the GIL. The environment
                 variable `INFERLITE_HOLD_GIL=0` turns it off as well.
+            cache: Whether answers are kept and given again for equal inputs, as in `inferlite.load`; None for no cache.
             **kwargs: onnxruntime's `enable_fallback` (default 1: when providers cannot be used, log a warning and take
                 the CPU), `disabled_optimizers` and `read_config_from_model`; others are ignored, as there.
 
@@ -86,6 +90,8 @@ class InferenceSession(_core.Session):
         model = path_or_bytes if type(path_or_bytes) is bytes else _model_argument(path_or_bytes)
         if type(model) is str:
             self._model_path = model
+        if cache is not None:
+            self._cache_settings = _cache_settings(model, cache)
         try:
             self._create(model, sess_options, providers, provider_options, kwargs.get("disabled_optimizers"), hold_gil)
         except InferliteError:
@@ -136,13 +142,20 @@ class InferenceSession(_core.Session):
             # onnxruntime takes an empty path for no path, and then has no bytes either.
             raise TypeError(_constructor_refusal(model))
         settings = settings_for(options, disabled_optimizers, providers_given=bool(names))
-        self._open(model, settings, usable, hold_gil)
+        self._open(model, settings, usable, hold_gil, self._cache_settings)
         self._settings = settings
 
     @property
     def engine(self) -> Literal["onnxruntime"]:
         """What runs the model."""
         return "onnxruntime"
+
+    @property
+    def cache(self) -> PredictionCache | None:
+        """The answers that are kept; None where the session was made without `cache=`."""
+        from inferlite.cache import live  # noqa: PLC0415 - most sessions have none
+
+        return live(self)
 
     # Made when they are asked for: a service that makes many sessions seldom looks at them.
 
@@ -237,6 +250,18 @@ def settings_for(
     if not isinstance(options, onnxruntime.SessionOptions):
         raise TypeError(_constructor_refusal(options))
     return session_settings(options, disabled_optimizers, providers_given=providers_given)
+
+
+def _cache_settings(model: str | bytes, given: Cache | str | int) -> tuple[int, int | None, float | None] | None:
+    from inferlite._model_file import random_node  # noqa: PLC0415 - most sessions have no cache
+    from inferlite.cache import Cache, refuse_random  # noqa: PLC0415
+
+    settings = Cache.read(given)
+    if settings is None:
+        return None
+    if not settings.allow_random:
+        refuse_random("", random_node(model, native=True))
+    return settings._given()  # noqa: SLF001 - a class of this package
 
 
 def _model_argument(path_or_bytes: object) -> str | bytes:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from inferlite.metadata import Latency, Stats
+
+if TYPE_CHECKING:
+    from inferlite.metadata import CacheStats
 
 _SUB_BITS: Final = 3
 _SUBS: Final = 1 << _SUB_BITS
@@ -35,6 +38,7 @@ class CallStats:
         self._lock = threading.Lock()
         self._buckets = [0] * _BUCKETS
         self._count = 0
+        self._answered = 0
         self._rows = 0
         self._total = 0
         self._max = 0
@@ -49,13 +53,19 @@ class CallStats:
             self._total += nanoseconds
             self._max = max(self._max, nanoseconds)
 
-    def snapshot(self) -> Stats:
+    def record_answered(self, rows: int) -> None:
+        """Add a call that was answered without a run of its own."""
+        with self._lock:
+            self._answered += 1
+            self._rows += rows
+
+    def snapshot(self, cache: CacheStats | None = None) -> Stats:
         """What has been recorded so far."""
         with self._lock:
             buckets, count, rows = self._buckets.copy(), self._count, self._rows
-            total, longest = self._total, self._max
+            total, longest, answered = self._total, self._max, self._answered
         if count == 0:
-            return Stats(0, 0, Latency(0, 0.0, 0.0, 0.0, 0.0, 0.0))
+            return Stats(answered, rows, Latency(0, 0.0, 0.0, 0.0, 0.0, 0.0), cache)
 
         def percentile(percent: int) -> float:
             rank = -(-count * percent // 100)
@@ -74,4 +84,4 @@ class CallStats:
             p99=percentile(99),
             max=longest / _SECOND,
         )
-        return Stats(count, rows, latency)
+        return Stats(count + answered, rows, latency, cache)

@@ -11,20 +11,23 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from inferlite._calls import Reader
 from inferlite._checks import NUMPY_DTYPES
+from inferlite._fallback.cache import Answers
 from inferlite._fallback.latency import CallStats
 from inferlite._fallback.session import InferenceSession
 from inferlite._fallback.threads import available_threads
+from inferlite.cache import live
 from inferlite.capabilities import refuse
 from inferlite.exceptions import InferliteError, InvalidInputError, ModelClosedError, ModelLoadError, ModelRunError
-from inferlite.metadata import DTYPES, Signature, TensorSpec, element_type
+from inferlite.metadata import DTYPES, Signature, TensorSpec, cache_stats, element_type
 from inferlite.options import copied
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     import onnxruntime
 
+    from inferlite.cache import PredictionCache
     from inferlite.metadata import Stats
 
 _PREFIX: Final = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
@@ -43,6 +46,7 @@ class Model:
         name: str,
         session_options: onnxruntime.SessionOptions | None = None,
         providers: Sequence[tuple[str, dict[str, str]]] = (),
+        cache: tuple[int, int | None, float | None] | None = None,
     ) -> None:
         """Load a model.
 
@@ -51,6 +55,7 @@ class Model:
             name: What messages call the model; empty to take the graph's name.
             session_options: Options; without a number of threads, the model gets as many as the process may keep busy.
             providers: Execution providers with their options, highest precedence first.
+            cache: How many bytes and entries are kept, and for how many seconds; None for no cache.
 
         Raises:
             ModelLoadError: onnxruntime cannot load it.
@@ -68,6 +73,7 @@ class Model:
         self._session: InferenceSession | None = session
         self._name = name or session.get_modelmeta().graph_name or "model"
         self._stats = CallStats()
+        self._answers = None if cache is None else Answers(*cache)
         outputs = session.get_outputs()
         self._reader = Reader(
             self._name,
@@ -140,14 +146,25 @@ class Model:
         for name in wanted:
             if name in self._unreadable:
                 refuse("types_beyond_numpy", f"output `{name}` of type {_dtype(self._unreadable[name])}")
-        start = time.perf_counter_ns()
-        try:
-            results = session.run(wanted, feed)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise self._failure(error) from error
-        self._stats.record(time.perf_counter_ns() - start, self._rows(feed))
+        rows = self._rows(feed)
+
+        def run(feed: Mapping[str, Any]) -> list[Any]:
+            start = time.perf_counter_ns()
+            try:
+                results: list[Any] = session.run(wanted, feed)
+            except MemoryError:
+                raise
+            except Exception as error:
+                raise self._failure(error) from error
+            self._stats.record(time.perf_counter_ns() - start, rows)
+            return results
+
+        if self._answers is None:
+            results = run(feed)
+        else:
+            results, has_run = self._answers.answer(wanted, feed, run)
+            if not has_run:
+                self._stats.record_answered(rows)
         if len(wanted) == 1:
             return results[0]
         return dict(zip(wanted, results, strict=True))
@@ -156,7 +173,36 @@ class Model:
 
     def stats(self) -> Stats:
         """What the model has counted since it was loaded."""
-        return self._stats.snapshot()
+        return self._stats.snapshot(cache_stats(self._cache_summary()))
+
+    @property
+    def cache(self) -> PredictionCache | None:
+        """The answers that are kept; None where the model was loaded without `cache=`."""
+        return live(self)
+
+    def _open_answers(self) -> Answers:
+        if self._session is None or self._answers is None:
+            message = f"model `{self._name}` is closed"
+            raise ModelClosedError(message)
+        return self._answers
+
+    def _cache_summary(self) -> tuple[Any, ...] | None:
+        return None if self._session is None or self._answers is None else self._answers.summary()
+
+    def _cache_clear(self) -> None:
+        self._open_answers().clear()
+
+    def _cache_resize(self, max_bytes: int, max_entries: int | None) -> None:
+        self._open_answers().resize(max_bytes, max_entries)
+
+    def _cache_invalidate(
+        self,
+        inputs: Any,  # noqa: ANN401
+        outputs: Sequence[str] | str | None,
+        named: dict[str, Any],
+    ) -> bool:
+        answers = self._open_answers()
+        return answers.invalidate(self._reader.wanted(outputs), self._reader.feed(inputs, named))
 
     def close(self) -> None:
         """Give the model's memory back once the calls under way have ended; later calls raise ModelClosedError."""

@@ -13,12 +13,17 @@ from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
 from inferlite._fallback import forks
 from inferlite._fallback.bound import BoundCall
+from inferlite._fallback.cache import Answers
 from inferlite._fallback.feeds import readable_feed
+from inferlite._model_file import random_node
+from inferlite.cache import Cache, live, refuse_random
 from inferlite.options import RunOptions
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping, Sequence
+
+    from inferlite.cache import PredictionCache
 
 _logger = logging.getLogger("inferlite")
 
@@ -42,6 +47,7 @@ class InferenceSession(onnxruntime.InferenceSession):
         provider_options: Sequence[dict[Any, Any]] | None = None,
         *,
         hold_gil: bool = True,
+        cache: Cache | str | int | None = None,
         **kwargs: Any,  # noqa: ANN401 - onnxruntime ignores what it does not know
     ) -> None:
         """Load a model.
@@ -52,6 +58,7 @@ class InferenceSession(onnxruntime.InferenceSession):
             providers: Names of execution providers or (name, options) tuples, highest precedence first.
             provider_options: One dict of options for each of `providers`, which are all names then.
             hold_gil: Accepted for the native back end's sake and ignored.
+            cache: Whether answers are kept and given again for equal inputs, as in `inferlite.load`; None for no cache.
             **kwargs: onnxruntime's `enable_fallback`, `disabled_optimizers` and `read_config_from_model`.
 
         Raises:
@@ -60,6 +67,7 @@ class InferenceSession(onnxruntime.InferenceSession):
                 onnxruntime, as there.
         """
         del hold_gil
+        self._answers = _answers(path_or_bytes, cache)
         self._may_fall_back = int(kwargs.get("enable_fallback", 1)) == 1
         self._is_creating = True
         self._generation = forks.generation()
@@ -129,6 +137,16 @@ class InferenceSession(onnxruntime.InferenceSession):
             raise RuntimeError(message)
         self._survive_fork()
         feed = readable_feed(input_feed, self._input_types)
+        names = output_names or self._output_names
+        # Options may change the answer.
+        if self._answers is None or run_options is not None or not _is_plain(feed, names):
+            return self._run_uncached(output_names, feed, run_options)
+        answer, _ = self._answers.answer(names, feed, lambda feed: self._run_uncached(output_names, feed, None))
+        return answer
+
+    def _run_uncached(
+        self, output_names: Sequence[str] | None, feed: Mapping[str, Any], run_options: onnxruntime.RunOptions | None
+    ) -> list[Any]:
         pins = _pinned(feed)
         results: list[Any]
         try:
@@ -149,6 +167,26 @@ class InferenceSession(onnxruntime.InferenceSession):
         return [
             _own(value) if name in self._passed_through else value for name, value in zip(names, results, strict=True)
         ]
+
+    @property
+    def cache(self) -> PredictionCache | None:
+        """The answers that are kept; None where the session was made without `cache=`."""
+        return live(self)
+
+    def _cache_summary(self) -> tuple[Any, ...] | None:
+        return None if self._answers is None else self._answers.summary()
+
+    def _cache_clear(self) -> None:
+        if self._answers is not None:
+            self._answers.clear()
+
+    def _cache_resize(self, max_bytes: int, max_entries: int | None) -> None:
+        if self._answers is not None:
+            self._answers.resize(max_bytes, max_entries)
+
+    def _cache_invalidate(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> bool:
+        feed = readable_feed(input_feed, self._input_types)
+        return self._answers is not None and self._answers.invalidate(output_names or self._output_names, feed)
 
     def bind(self, inputs: Mapping[str, Any], outputs: Sequence[str] | Mapping[str, Any] | None = None) -> BoundCall:
         """Bind arrays to the inputs, and to outputs, for many calls.
@@ -215,6 +253,23 @@ def _writing_nothing(options: onnxruntime.SessionOptions | None) -> Iterator[Non
         yield
     finally:
         options.enable_profiling, options.optimized_model_filepath = kept
+
+
+def _is_plain(feed: object, names: object) -> bool:
+    """Whether these are what every caller passes: anything else is onnxruntime's to refuse."""
+    if type(feed) is not dict or not isinstance(names, (list, tuple)):
+        return False
+    return all(type(name) is str for name in (*feed, *names))
+
+
+def _answers(model: object, given: Cache | str | int | None) -> Answers | None:
+    settings = Cache.read(given)
+    if settings is None:
+        return None
+    if not settings.allow_random:
+        source = model if isinstance(model, bytes) else str(model)
+        refuse_random("", random_node(source, native=False))
+    return Answers(*settings._given())  # noqa: SLF001 - a class of this package
 
 
 def _own(value: Any) -> Any:  # noqa: ANN401 - whatever the model gives

@@ -6,13 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import inferlite
+from inferlite._model_file import read_model_file
 from inferlite.cli.failures import refusals
-from inferlite.cli.model_file import read_model_file
 from inferlite.cli.options import AsJson, ModelPath, Verbose, check_model_path, session_options
 from inferlite.cli.terminal import Terminal, show_bytes, show_kind
 
 if TYPE_CHECKING:
-    from inferlite.cli.model_file import ModelFile
+    from inferlite._model_file import ModelFile
 
 
 def info(model: ModelPath, as_json: AsJson = False, verbose: Verbose = False) -> None:

@@ -4,7 +4,9 @@
 //! child (the runtime's own process-wide locks, taken while a session is made or released; the log queue) is held
 //! still while the process forks.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
@@ -13,6 +15,88 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 #[must_use]
 pub fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
+}
+
+/// A value that a forked child makes anew: locks in the parent's may have been held, and are left behind with it.
+pub struct PerProcess<T> {
+    made: AtomicPtr<Made<T>>,
+    make: Box<dyn Fn() -> T + Send + Sync>,
+    owns: PhantomData<T>,
+}
+
+struct Made<T> {
+    generation: u64,
+    value: T,
+}
+
+impl<T: fmt::Debug> fmt::Debug for PerProcess<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PerProcess").field(self.get()).finish()
+    }
+}
+
+#[expect(unsafe_code, reason = "replaces a value that other threads of the parent had")]
+mod per_process {
+    use std::marker::PhantomData;
+    use std::sync::atomic::{AtomicPtr, Ordering};
+
+    use super::{Made, PerProcess, generation};
+
+    impl<T> PerProcess<T> {
+        /// A value, and how to make it again.
+        pub fn new(make: impl Fn() -> T + Send + Sync + 'static) -> Self {
+            let first = Box::new(Made {
+                generation: generation(),
+                value: make(),
+            });
+            Self {
+                made: AtomicPtr::new(Box::into_raw(first)),
+                make: Box::new(make),
+                owns: PhantomData,
+            }
+        }
+
+        /// The value of this process.
+        #[inline]
+        pub fn get(&self) -> &T {
+            // SAFETY: never null, and what is replaced is leaked, so that it stays readable.
+            let made = unsafe { &*self.made.load(Ordering::Acquire) };
+            if made.generation == generation() {
+                &made.value
+            } else {
+                self.make_anew(made)
+            }
+        }
+
+        #[cold]
+        fn make_anew(&self, old: &Made<T>) -> &T {
+            let fresh = Box::into_raw(Box::new(Made {
+                generation: generation(),
+                value: (self.make)(),
+            }));
+            let old = std::ptr::from_ref(old).cast_mut();
+            if self
+                .made
+                .compare_exchange(old, fresh, Ordering::AcqRel, Ordering::Acquire)
+                .is_err()
+            {
+                // SAFETY: nobody else has seen it: another thread of the child was quicker.
+                drop(unsafe { Box::from_raw(fresh) });
+            }
+            self.get()
+        }
+    }
+
+    impl<T> Drop for PerProcess<T> {
+        fn drop(&mut self) {
+            let made = *self.made.get_mut();
+            // SAFETY: never null, and alive until the next lines.
+            if unsafe { &*made }.generation == generation() {
+                // SAFETY: made from a box, and nobody else has it any more.
+                drop(unsafe { Box::from_raw(made) });
+            }
+        }
+    }
 }
 
 #[cfg(unix)]

@@ -95,6 +95,9 @@ pub struct Node {
     /// The names of what it gives.
     #[prost(string, repeated, tag = "2")]
     pub output: Vec<String>,
+    /// The node's name; may be empty.
+    #[prost(string, tag = "3")]
+    pub name: String,
     /// The operator's name.
     #[prost(string, tag = "4")]
     pub op_type: String,
@@ -352,14 +355,7 @@ impl ModelFile {
     #[must_use]
     pub fn operators(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
-        self.visit(&mut |node| {
-            let name = if node.domain.is_empty() {
-                node.op_type.clone()
-            } else {
-                format!("{}::{}", node.domain, node.op_type)
-            };
-            *counts.entry(name).or_default() += 1;
-        });
+        self.visit(&mut |node| *counts.entry(node.operator()).or_default() += 1);
         counts
     }
 
@@ -397,6 +393,32 @@ impl ModelFile {
         })
     }
 
+    /// The first node, in graphs, their bodies and functions, that may answer the same question in another way; as text.
+    ///
+    /// An operator of a domain that is neither ONNX's nor onnxruntime's own may, unless the model itself says what it
+    /// does; so may a Dropout that can be told to train.
+    #[must_use]
+    pub fn random_node(&self) -> Option<String> {
+        let mut found = None;
+        self.visit(&mut |node| {
+            if found.is_none() && self.may_be_random(node) {
+                found = Some(format!("node `{}` ({})", node.name, node.operator()));
+            }
+        });
+        found
+    }
+
+    fn may_be_random(&self, node: &Node) -> bool {
+        let operator = node.op_type.as_str();
+        let is_function = |function: &Function| function.name == operator && function.domain == node.domain;
+        if self.functions.iter().any(is_function) {
+            // Its nodes are looked at by themselves.
+            return false;
+        }
+        let can_train = operator == "Dropout" && node.input.get(2).is_some_and(|input| !input.is_empty());
+        !KNOWN_DOMAINS.contains(&node.domain.as_str()) || RANDOM.contains(&operator) || can_train
+    }
+
     fn visit(&self, see: &mut dyn FnMut(&Node)) {
         if let Some(graph) = &self.graph {
             visit_nodes(&graph.node, see);
@@ -406,6 +428,42 @@ impl ModelFile {
         }
     }
 }
+
+impl Node {
+    /// The operator, with its domain if it is not ONNX's own.
+    fn operator(&self) -> String {
+        if self.domain.is_empty() {
+            self.op_type.clone()
+        } else {
+            format!("{}::{}", self.domain, self.op_type)
+        }
+    }
+}
+
+/// The domains of ONNX and onnxruntime, whose random operators are known.
+const KNOWN_DOMAINS: [&str; 7] = [
+    "",
+    "ai.onnx",
+    "ai.onnx.ml",
+    "com.microsoft",
+    "com.microsoft.nchwc",
+    "com.ms.internal.nhwc",
+    "ai.onnx.preview",
+];
+
+/// Operators that draw random numbers.
+const RANDOM: [&str; 10] = [
+    "Bernoulli",
+    "BiasDropout",
+    "BitmaskBiasDropout",
+    "BitmaskDropout",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Sampling",
+];
 
 // prost refuses messages nested deeper than 100, so this recursion is bounded.
 fn visit_nodes(nodes: &[Node], see: &mut dyn FnMut(&Node)) {
@@ -524,6 +582,63 @@ mod tests {
     #[test]
     fn shapes_settle_a_chain_of_plain_operators() {
         assert!(settled(vec![step("Gemm", &["x", "w"], "h"), step("Relu", &["h"], "y")]));
+    }
+
+    #[test]
+    fn random_nodes_are_found_wherever_they_are() {
+        let model = |nodes| ModelFile {
+            graph: Some(Graph {
+                node: nodes,
+                ..Graph::default()
+            }),
+            ..ModelFile::default()
+        };
+        let named = |operator: &str, domain: &str| Node {
+            name: "n".into(),
+            op_type: operator.into(),
+            domain: domain.into(),
+            ..Node::default()
+        };
+        assert_eq!(
+            model(vec![named("Add", ""), named("Gelu", "com.microsoft")]).random_node(),
+            None
+        );
+        let found = model(vec![named("Add", ""), named("RandomNormal", "")]).random_node();
+        assert_eq!(found.as_deref(), Some("node `n` (RandomNormal)"));
+        let found = model(vec![named("Add", "my.domain")]).random_node();
+        assert_eq!(found.as_deref(), Some("node `n` (my.domain::Add)"));
+        let body = Attribute {
+            g: model(vec![named("Bernoulli", "")]).graph,
+            ..Attribute::default()
+        };
+        let branch = Node {
+            attribute: vec![body],
+            ..named("If", "")
+        };
+        assert_eq!(
+            model(vec![branch]).random_node().as_deref(),
+            Some("node `n` (Bernoulli)")
+        );
+        let function = |nodes| Function {
+            name: "Own".into(),
+            domain: "my.domain".into(),
+            node: nodes,
+        };
+        let calling = |nodes| ModelFile {
+            functions: vec![function(nodes)],
+            ..model(vec![named("Own", "my.domain")])
+        };
+        assert_eq!(calling(vec![named("Add", "")]).random_node(), None);
+        assert!(calling(vec![named("Multinomial", "")]).random_node().is_some());
+        let dropout = |inputs: &[&str]| Node {
+            input: inputs.iter().map(|&input| input.into()).collect(),
+            ..named("Dropout", "")
+        };
+        assert_eq!(
+            model(vec![dropout(&["x", "ratio"]), dropout(&["x", "", ""])]).random_node(),
+            None
+        );
+        assert!(model(vec![dropout(&["x", "", "training"])]).random_node().is_some());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Nothing here names Python, an HTTP server or an async runtime. A caller builds [`Feed`]s over memory it keeps
 //! alive, hands them to a [`Model`], and receives [`Value`]s that own what they point to.
 
+pub mod cache;
+pub mod clock;
 pub mod error;
 pub mod fork;
 pub mod graph;

@@ -1,11 +1,15 @@
 //! The one path that every caller takes.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::cache::{Lookup, PredictionCache};
 use crate::error::Result;
+use crate::fork::PerProcess;
 use crate::pace::{Pace, Workload};
+use crate::runtime::ort::RunOptions;
 use crate::runtime::{Call, Engine, Input, Outputs, Signature};
 use crate::stats::CallStats;
 
@@ -15,6 +19,7 @@ pub struct Model {
     name: String,
     engine: Box<dyn Engine>,
     stats: Option<Arc<CallStats>>,
+    cache: Option<PerProcess<PredictionCache>>,
     pace: Pace,
     is_straight_line: bool,
     detached: AtomicUsize,
@@ -29,10 +34,24 @@ impl Model {
             name,
             engine,
             stats,
+            cache: None,
             pace: Pace::default(),
             is_straight_line,
             detached: AtomicUsize::new(0),
         }
+    }
+
+    /// The same model, whose answers are kept.
+    #[must_use]
+    pub fn with_cache(mut self, cache: PerProcess<PredictionCache>) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// The answers that are kept.
+    #[must_use]
+    pub fn cache(&self) -> Option<&PredictionCache> {
+        self.cache.as_ref().map(PerProcess::get)
     }
 
     /// The name that messages use.
@@ -55,9 +74,61 @@ impl Model {
         &*self.engine
     }
 
-    /// Runs the model, and gives the outputs that the call asks for, in its order.
+    /// Gives the outputs that the call asks for, in its order: those that are kept, or those of a run.
     #[inline]
     pub fn run(&self, call: &Call<'_>) -> Result<Outputs<'_>> {
+        match self.look_up(call) {
+            Ok(outputs) => Ok(outputs),
+            Err(lookup) => self.compute(call, lookup, &|| Ok(())),
+        }
+    }
+
+    /// The outputs of a call if they are kept, else what [`Model::compute`] needs; takes no longer than reading the
+    /// inputs.
+    #[inline]
+    pub fn look_up(&self, call: &Call<'_>) -> Result<Outputs<'_>, Lookup> {
+        let Some(cache) = self
+            .cache()
+            .filter(|_| call.options.is_none_or(RunOptions::are_neutral))
+        else {
+            return Err(Lookup::Skipped);
+        };
+        match cache.look_up(call) {
+            Lookup::Hit(entry) => {
+                self.count_answered(call);
+                Ok(Outputs::of_entry(entry))
+            }
+            lookup => Err(lookup),
+        }
+    }
+
+    /// The outputs of a call that are not kept; may wait for another caller's run of the same call, and asks `check`
+    /// every 50 ms meanwhile whether to go on.
+    #[inline]
+    pub fn compute(&self, call: &Call<'_>, lookup: Lookup, check: &dyn Fn() -> Result<()>) -> Result<Outputs<'_>> {
+        let (Lookup::Miss(key), Some(cache)) = (lookup, self.cache()) else {
+            return self.run_engine(call);
+        };
+        let has_run = Cell::new(false);
+        let outputs = cache.compute(call, &key, check, |feeds| {
+            has_run.set(true);
+            self.run_engine(&Call { feeds, ..*call })
+        })?;
+        if !has_run.get() {
+            self.count_answered(call);
+        }
+        Ok(outputs)
+    }
+
+    fn count_answered(&self, call: &Call<'_>) {
+        if let Some(stats) = &self.stats {
+            stats.answered.fetch_add(1, Ordering::Relaxed);
+            stats.rows.fetch_add(self.rows(call), Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn run_engine(&self, call: &Call<'_>) -> Result<Outputs<'_>> {
         let (outputs, took) = self.timed(self.workload(call), || self.engine.run(call))?;
         if let Some(stats) = &self.stats
             && let Some(took) = took

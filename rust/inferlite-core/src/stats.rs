@@ -110,9 +110,11 @@ impl Latency {
 /// What a model counts about its calls.
 #[derive(Debug, Default)]
 pub struct CallStats {
-    /// The latency of the calls that succeeded.
+    /// The latency of the runs that succeeded.
     pub latency: Latency,
-    /// Rows over those calls.
+    /// Calls that were answered without a run of their own.
+    pub answered: AtomicU64,
+    /// Rows over all calls that succeeded.
     pub rows: AtomicU64,
 }
 

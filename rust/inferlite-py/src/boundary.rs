@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use inferlite_core::cache::Lookup;
 use inferlite_core::{Call, Error, ErrorKind, Model, Outputs};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -130,18 +131,36 @@ pub(crate) fn run<'m>(
     call: &Call<'_>,
     pins: &mut Pins<'_>,
 ) -> Result<Outputs<'m>, PyCoreError> {
+    let lookup = match model.look_up(call) {
+        Ok(outputs) => return Ok(outputs),
+        Err(lookup) => lookup,
+    };
     let workload = model.workload(call);
-    let result = if may_hold_gil && model.is_inline(workload) {
-        model.run(call)
+    let waits_for_nobody = matches!(lookup, Lookup::Skipped);
+    let result = if may_hold_gil && waits_for_nobody && model.is_inline(workload) {
+        model.compute(call, lookup, &|| Ok(()))
     } else {
         pins.forbid_resizing()?;
-        detach(py, || {
+        let interrupt = Mutex::new(None);
+        let result = detach(py, || {
             let _detached = model.detach(workload);
-            model.run(call)
-        })
+            model.compute(call, lookup, &|| check_signals(&interrupt))
+        });
+        if let Some(interrupt) = interrupt.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(PyCoreError::Python(interrupt));
+        }
+        result
     };
     logging::forward(py)?;
     Ok(result?)
+}
+
+/// Lets Ctrl-C end a wait; the exception goes to `interrupt`.
+fn check_signals(interrupt: &Mutex<Option<PyErr>>) -> inferlite_core::Result<()> {
+    let raised = Python::try_attach(|py| py.check_signals().err()).flatten();
+    let Some(raised) = raised else { return Ok(()) };
+    *interrupt.lock().unwrap_or_else(PoisonError::into_inner) = Some(raised);
+    Err(Error::new(ErrorKind::Fail, "interrupted"))
 }
 
 /// Whether the environment lets runs keep the GIL; asked once per session.

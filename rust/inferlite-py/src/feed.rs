@@ -1,5 +1,7 @@
 //! From the caller's dictionary to the core's feeds.
 
+use std::sync::Arc;
+
 use inferlite_core::runtime::{Signature, ValueType};
 use inferlite_core::tensor::{Map, MapKeys, MapValues, Shape, Strings, element_count};
 use inferlite_core::{Dtype, Error, ErrorKind, Feed, Input, Tensor, Value};
@@ -116,7 +118,7 @@ impl<'py> Fed<'py> {
         let mut fed = Self::default();
         for (index, value) in converted {
             let value = match value {
-                Converted::Value(value) => Input::Value(Box::new(value)),
+                Converted::Value(value) => Input::Value(Arc::new(value)),
                 Converted::Array(array) => {
                     let view = Array::new(&array).and_then(|array| array.direct_view());
                     let view = view.ok_or_else(|| runtime_error("an array changed its layout while it was read"))?;

@@ -28,6 +28,7 @@ pub(crate) fn model_info<'py>(py: Python<'py>, model: &Bound<'py, PyAny>) -> PyR
         Err(message) => return Err(inferlite_exception(py, "ModelLoadError", message)?),
     };
     let operators = file.operators();
+    let random_node = file.random_node();
     let opsets: BTreeMap<_, _> = file
         .opset_import
         .iter()
@@ -40,6 +41,7 @@ pub(crate) fn model_info<'py>(py: Python<'py>, model: &Bound<'py, PyAny>) -> PyR
         .map(|entry| (entry.key, entry.value))
         .collect();
     info.set_item("metadata", metadata)?;
+    info.set_item("random_node", random_node)?;
     info.set_item("ir_version", file.ir_version)?;
     info.set_item("opsets", opsets)?;
     info.set_item("producer_name", file.producer_name)?;

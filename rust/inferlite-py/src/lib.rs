@@ -9,6 +9,7 @@ mod bound;
 mod boundary;
 mod feed;
 mod file;
+mod live_cache;
 mod logging;
 mod model;
 mod run_options;

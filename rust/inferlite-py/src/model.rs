@@ -17,10 +17,10 @@ use smallvec::SmallVec;
 use crate::array::Array;
 use crate::boundary::{PyCoreError, detach, inferlite_exception};
 use crate::feed::{Fed, Names};
-use crate::logging;
 use crate::session::{Opened, describe};
 use crate::settings::{Providers, session_settings, source};
 use crate::value::object_of;
+use crate::{live_cache, logging};
 
 /// A loaded model; `inferlite.load` makes it.
 ///
@@ -45,7 +45,7 @@ pub(crate) struct PyModel {
 #[pymethods]
 impl PyModel {
     #[new]
-    #[pyo3(signature = (model, *, name, settings, providers, hold_gil))]
+    #[pyo3(signature = (model, *, name, settings, providers, hold_gil, cache = None))]
     fn new(
         py: Python<'_>,
         model: &Bound<'_, PyAny>,
@@ -53,6 +53,7 @@ impl PyModel {
         settings: &Bound<'_, PyDict>,
         providers: Providers,
         hold_gil: bool,
+        cache: Option<live_cache::Given>,
     ) -> PyResult<Self> {
         let source = source(model)?;
         let settings = session_settings(settings, providers)?;
@@ -62,7 +63,14 @@ impl PyModel {
         let engine = engine.map_err(|error| load_error(py, shown, &error))?;
         let name = if name.is_empty() { graph_name(&engine) } else { name };
         let stats = Arc::<CallStats>::default();
-        let opened = Opened::new(py, name.clone(), engine, hold_gil, Some(stats.clone()));
+        let opened = Opened::new(
+            py,
+            name.clone(),
+            engine,
+            hold_gil,
+            Some(stats.clone()),
+            cache.map(live_cache::settings),
+        );
         let declared = opened.signature().clone();
         Ok(Self {
             name,
@@ -124,13 +132,7 @@ impl PyModel {
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let guard = self.opened.load();
-        let Some(opened) = guard.as_ref() else {
-            return Err(inferlite_exception(
-                py,
-                "ModelClosedError",
-                format!("model `{}` is closed", self.name),
-            )?);
-        };
+        let opened = self.open_one(py, guard.as_ref())?;
         let signature = opened.signature();
         // Reading the names may run the caller's code, so it comes before anything looks into an array.
         let wanted = match outputs {
@@ -184,7 +186,57 @@ impl PyModel {
             seconds(latency.max),
         ))?;
         let rows = self.stats.rows.load(Ordering::Relaxed);
-        metadata.getattr("Stats")?.call1((latency.count, rows, latency_object))
+        let cache = metadata.getattr("cache_stats")?.call1((self.summary_of_cache(py)?,))?;
+        let answered = self.stats.answered.load(Ordering::Relaxed);
+        metadata
+            .getattr("Stats")?
+            .call1((latency.count + answered, rows, latency_object, cache))
+    }
+
+    /// The answers that are kept: an `inferlite.PredictionCache`; None where the model was loaded without `cache=`.
+    #[getter]
+    fn cache<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        py.import("inferlite.cache")?.call_method1("live", (slf,))
+    }
+
+    fn _cache_summary<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        self.summary_of_cache(py)
+    }
+
+    fn _cache_clear(&self, py: Python<'_>) -> PyResult<()> {
+        let guard = self.opened.load();
+        live_cache::clear(py, &self.open_one(py, guard.as_ref())?.model);
+        Ok(())
+    }
+
+    fn _cache_resize(&self, py: Python<'_>, max_bytes: usize, max_entries: Option<usize>) -> PyResult<()> {
+        let guard = self.opened.load();
+        live_cache::resize(py, &self.open_one(py, guard.as_ref())?.model, max_bytes, max_entries);
+        Ok(())
+    }
+
+    /// Drops the answer to a call of `predict` with these arguments.
+    #[pyo3(signature = (inputs, outputs, named))]
+    fn _cache_invalidate(
+        &self,
+        py: Python<'_>,
+        inputs: Option<&Bound<'_, PyAny>>,
+        outputs: Option<&Bound<'_, PyAny>>,
+        named: &Bound<'_, PyDict>,
+    ) -> PyResult<bool> {
+        let guard = self.opened.load();
+        let opened = self.open_one(py, guard.as_ref())?;
+        let wanted = match outputs {
+            Some(outputs) if !outputs.is_none() => Some(self.wanted(py, opened.signature(), outputs)?),
+            _ => None,
+        };
+        let named = Some(named).filter(|named| !named.is_empty());
+        let fed = match self.read_directly(opened.signature(), inputs, named)? {
+            Some(fed) => fed,
+            None => self.read(py, opened.signature(), inputs, named)?,
+        };
+        Ok(opened.invalidate(&fed, wanted.as_deref()))
     }
 
     /// Give the model's memory back once the calls under way have ended; later calls raise ModelClosedError.
@@ -209,6 +261,24 @@ impl PyModel {
 }
 
 impl PyModel {
+    fn summary_of_cache<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let guard = self.opened.load();
+        guard
+            .as_ref()
+            .map_or(Ok(None), |opened| live_cache::summary(py, &opened.model))
+    }
+
+    fn open_one<'a>(&self, py: Python<'_>, opened: Option<&'a Arc<Opened>>) -> PyResult<&'a Opened> {
+        match opened {
+            Some(opened) => Ok(opened),
+            None => Err(inferlite_exception(
+                py,
+                "ModelClosedError",
+                format!("model `{}` is closed", self.name),
+            )?),
+        }
+    }
+
     fn reader<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
         let make = || {
             let class = py.import("inferlite._calls")?.getattr("Reader")?;

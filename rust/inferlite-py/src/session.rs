@@ -2,6 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
+use inferlite_core::cache::{CacheSettings, PredictionCache};
+use inferlite_core::clock::Clock;
+use inferlite_core::fork::PerProcess;
 use inferlite_core::runtime::ort::OrtEngine;
 use inferlite_core::runtime::{Argument, Dim, Signature, ValueType};
 use inferlite_core::stats::CallStats;
@@ -16,7 +19,7 @@ use crate::boundary::{self, PyCoreError, incompatible_arguments, runtime_error};
 use crate::feed::{self, Fed, Names};
 use crate::settings::{Providers, session_settings, source};
 use crate::value::list_of;
-use crate::{logging, run_options};
+use crate::{live_cache, logging, run_options};
 
 /// A model in ONNX Runtime, called as onnxruntime's own session is.
 #[pyclass(name = "Session", module = "inferlite._core", subclass, frozen, weakref)]
@@ -39,9 +42,16 @@ impl Opened {
         engine: OrtEngine,
         hold_gil: bool,
         stats: Option<Arc<CallStats>>,
+        cache: Option<CacheSettings>,
     ) -> Self {
         let engine = Arc::new(engine);
-        let model = Arc::new(Model::new(name, Box::new(engine.clone()), stats));
+        let mut model = Model::new(name, Box::new(engine.clone()), stats);
+        if let Some(settings) = cache {
+            model = model.with_cache(PerProcess::new(move || {
+                PredictionCache::new(settings, Clock::default())
+            }));
+        }
+        let model = Arc::new(model);
         Self {
             may_hold_gil: hold_gil && boundary::environment_allows_holding(),
             names: Names::of(py, model.signature()),
@@ -73,6 +83,18 @@ impl Opened {
     }
 }
 
+impl Opened {
+    /// Drops the answer to a call that is kept; whether there was one.
+    pub(crate) fn invalidate(&self, fed: &Fed<'_>, fetches: Option<&[usize]>) -> bool {
+        let call = Call {
+            feeds: &fed.feeds,
+            fetches: fetches.unwrap_or(&self.every_output),
+            options: None,
+        };
+        self.model.cache().is_some_and(|cache| cache.invalidate(&call))
+    }
+}
+
 impl PySession {
     #[inline]
     fn opened(&self) -> PyResult<&Opened> {
@@ -93,6 +115,7 @@ impl PySession {
     }
 
     /// Makes the session; the first call wins.
+    #[pyo3(signature = (model, settings, providers, hold_gil, cache = None))]
     fn _open(
         &self,
         py: Python<'_>,
@@ -100,13 +123,21 @@ impl PySession {
         settings: &Bound<'_, PyDict>,
         providers: Providers,
         hold_gil: bool,
+        cache: Option<live_cache::Given>,
     ) -> Result<(), PyCoreError> {
         let source = source(model)?;
         let settings = session_settings(settings, providers)?;
         let engine = boundary::detach(py, || OrtEngine::load(source, settings));
         logging::forward(py)?;
         let engine = engine?;
-        let _ = self.opened.set(Opened::new(py, String::new(), engine, hold_gil, None));
+        let _ = self.opened.set(Opened::new(
+            py,
+            String::new(),
+            engine,
+            hold_gil,
+            None,
+            cache.map(live_cache::settings),
+        ));
         Ok(())
     }
 
@@ -172,6 +203,37 @@ impl PySession {
         outputs: Option<&Bound<'py, PyAny>>,
     ) -> Result<PyBoundCall, PyCoreError> {
         PyBoundCall::new(self.opened()?, inputs, outputs)
+    }
+
+    fn _cache_summary<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        live_cache::summary(py, &self.opened()?.model)
+    }
+
+    fn _cache_clear(&self, py: Python<'_>) -> PyResult<()> {
+        live_cache::clear(py, &self.opened()?.model);
+        Ok(())
+    }
+
+    fn _cache_resize(&self, py: Python<'_>, max_bytes: usize, max_entries: Option<usize>) -> PyResult<()> {
+        live_cache::resize(py, &self.opened()?.model, max_bytes, max_entries);
+        Ok(())
+    }
+
+    /// Drops the answer to a call of `run` with these arguments.
+    fn _cache_invalidate(
+        &self,
+        output_names: Option<&Bound<'_, PyAny>>,
+        input_feed: &Bound<'_, PyAny>,
+    ) -> Result<bool, PyCoreError> {
+        let opened = self.opened()?;
+        let fetches = feed::fetches(opened.signature(), output_names, |_| {
+            incompatible_arguments("invalidate")
+        })?;
+        let fed = match Fed::directly(&opened.names, opened.signature().required, input_feed)? {
+            Some(fed) => fed,
+            None => Fed::from_mapping(opened.signature(), input_feed)?,
+        };
+        Ok(opened.invalidate(&fed, fetches.as_deref()))
     }
 
     /// Ends profiling.

@@ -5,11 +5,13 @@ mod signature;
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 pub use signature::{Argument, Dim, Signature, ValueType};
 
+use crate::cache::{self, Entry};
 use crate::error::Result;
 use crate::pace::Workload;
 use crate::tensor::{Owner, Tensor, TensorView, Value};
@@ -21,7 +23,7 @@ pub enum Input {
     /// A tensor of fixed-size elements in the caller's memory.
     Tensor(TensorView),
     /// Anything else.
-    Value(Box<Value>),
+    Value(Arc<Value>),
 }
 
 /// A value for the input with this index in [`Signature::inputs`].
@@ -129,6 +131,33 @@ impl Outputs<'_> {
             Held::Owned(value) => Output::Owned(std::mem::replace(value, Value::Absent)),
             Held::Lent(view) => Output::Lent(view),
         })
+    }
+
+    /// Copies of the outputs, each in memory of its own.
+    pub(crate) fn copied(&self) -> Vec<Value> {
+        self.values
+            .iter()
+            .map(|value| match value {
+                Held::Owned(value) => cache::copied(value),
+                Held::Lent(view) => Value::Tensor(Tensor::copied(view)),
+            })
+            .collect()
+    }
+
+    /// Outputs that the cache lends.
+    #[must_use]
+    #[expect(unsafe_code, reason = "lends what the entry owns")]
+    pub fn of_entry(entry: Arc<Entry>) -> Self {
+        let mut outputs = Self::default();
+        for value in entry.values() {
+            match value {
+                // SAFETY: the outputs hold the entry, which never changes, for as long as its views.
+                Value::Tensor(tensor) => outputs.lend(unsafe { tensor.lent() }),
+                other => outputs.push(cache::copied(other)),
+            }
+        }
+        outputs.hold(Owner::of_arc(entry));
+        outputs
     }
 
     /// The outputs as values that own their memory.

@@ -61,6 +61,12 @@ impl RunOptions {
         Ok(copy)
     }
 
+    /// Whether they change nothing about the answer, and let it come.
+    #[must_use]
+    pub fn are_neutral(&self) -> bool {
+        self.settings.config_entries.is_empty() && !self.is_terminated.load(Ordering::Relaxed)
+    }
+
     pub(super) fn as_ptr(&self) -> *const OrtRunOptions {
         self.handle.as_ptr()
     }

@@ -1,7 +1,8 @@
 """What a model's file says about itself: versions, producer, operators.
 
-The native back end reads the file in Rust. The decoder here is for the Python back end: it walks over the
-few fields of `onnx.proto3` that `inferlite info` shows and skips everything else, the weights above all.
+The native back end reads the file in Rust. The decoder here is for the Python back end: it walks over the few fields of
+`onnx.proto3` that `inferlite info` shows, or that tell whether a model may be random, and skips everything else, the
+weights above all.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import mmap
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import inferlite
@@ -16,10 +18,30 @@ from inferlite.exceptions import ModelLoadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 DEEPEST_GRAPH: Final = 30
 """Levels of graphs in graphs; protobuf's own decoders give up at a similar depth."""
+
+KNOWN_DOMAINS: Final = frozenset(
+    {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.preview"}
+)
+"""The domains of ONNX and onnxruntime, whose random operators are known; as in the core's `graph.rs`."""
+
+RANDOM: Final = frozenset(
+    {
+        "Bernoulli",
+        "BiasDropout",
+        "BitmaskBiasDropout",
+        "BitmaskDropout",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+        "Sampling",
+    }
+)
+"""Operators that draw random numbers; as in the core's `graph.rs`."""
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
@@ -59,6 +81,28 @@ def read_model_file(path: Path) -> ModelFile | None:
     return ModelFile(facts["ir_version"], opsets, producer, facts["graph_name"], dict(facts["operators"]))
 
 
+def random_node(model: str | bytes, *, native: bool) -> str | None:
+    """The first node that may answer the same question in another way, as text; None if there is none.
+
+    A model that cannot be read as an ONNX file (an .ort file, say) counts as one. A file that is not there is left to
+    whoever loads it.
+    """
+    try:
+        if native:
+            from inferlite import _core  # noqa: PLC0415 - the Python back end works without it
+
+            facts: Mapping[str, Any] = _core.model_info(model)
+        else:
+            facts = _decode_model(memoryview(model)) if isinstance(model, bytes) else decode(Path(model))
+    except (ModelLoadError, ValueError):
+        exists = isinstance(model, bytes) or Path(model).is_file()
+        return "what it does cannot be read from its file, so that it" if exists else None
+    except OSError:
+        return None
+    found: str | None = facts["random_node"]
+    return found
+
+
 def decode(path: Path) -> Mapping[str, Any]:
     """Read the file as `_core.model_info` does, without the native part.
 
@@ -81,6 +125,8 @@ def _read_natively(path: Path) -> Mapping[str, Any]:
 def _decode_model(data: memoryview) -> Mapping[str, Any]:
     facts: dict[str, Any] = {"ir_version": 0, "producer_name": "", "producer_version": "", "opsets": {}}
     operators: Counter[str] = Counter()
+    nodes: list[_Node] = []
+    functions: set[tuple[str, str]] = set()
     for field, value in _fields(data):
         match field, value:
             case 1, int():
@@ -90,21 +136,44 @@ def _decode_model(data: memoryview) -> Mapping[str, Any]:
             case 3, memoryview():
                 facts["producer_version"] = _text(value)
             case 7, memoryview():
-                facts["graph_name"] = _count_operators(value, operators, node_field=1, depth=0)
+                facts["graph_name"] = _visit(value, nodes, node_field=1, depth=0)
             case 8, memoryview():
                 opset = dict(_fields(value))
                 version = opset.get(2)
                 facts["opsets"][_text(opset.get(1))] = version if isinstance(version, int) else 0
             case 25, memoryview():
-                _count_operators(value, operators, node_field=7, depth=0)
+                _visit(value, nodes, node_field=7, depth=0)
+                function = dict(_fields(value))
+                functions.add((_text(function.get(10)), _text(function.get(1))))
     if "graph_name" not in facts:
         message = "not an ONNX model: there is no graph in it"
         raise ValueError(message)
-    return {**facts, "operators": operators}
+    operators.update(node.operator for node in nodes)
+    random = next((node for node in nodes if node.may_be_random(functions)), None)
+    found = None if random is None else f"node `{random.name}` ({random.operator})"
+    return {**facts, "operators": operators, "random_node": found}
 
 
-def _count_operators(data: memoryview, operators: Counter[str], *, node_field: int, depth: int) -> str:
-    """Count the operators of a graph (nodes in field 1) or a function (7); returns the graph's name."""
+@dataclass(frozen=True, slots=True)
+class _Node:
+    name: str
+    domain: str
+    op_type: str
+    inputs: tuple[str, ...]
+
+    @property
+    def operator(self) -> str:
+        return f"{self.domain}::{self.op_type}" if self.domain else self.op_type
+
+    def may_be_random(self, functions: set[tuple[str, str]]) -> bool:
+        if (self.domain, self.op_type) in functions:
+            return False
+        can_train = self.op_type == "Dropout" and any(self.inputs[2:3])
+        return self.domain not in KNOWN_DOMAINS or self.op_type in RANDOM or can_train
+
+
+def _visit(data: memoryview, nodes: list[_Node], *, node_field: int, depth: int) -> str:
+    """Gather the nodes of a graph (nodes in field 1) or a function (7); returns the graph's name."""
     if depth > DEEPEST_GRAPH:
         message = "not an ONNX model: nested too deep"
         raise ValueError(message)
@@ -113,26 +182,30 @@ def _count_operators(data: memoryview, operators: Counter[str], *, node_field: i
         if isinstance(value, int):
             continue
         if field == node_field:
-            _count_node(value, operators, depth)
+            _visit_node(value, nodes, depth)
         elif field == 2:  # noqa: PLR2004 - GraphProto.name
             name = _text(value)
     return name
 
 
-def _count_node(data: memoryview, operators: Counter[str], depth: int) -> None:
-    op_type = domain = ""
+def _visit_node(data: memoryview, nodes: list[_Node], depth: int) -> None:
+    texts = {3: "", 4: "", 7: ""}
+    inputs: list[str] = []
+    bodies: list[memoryview] = []
     for field, value in _fields(data):
         match field, value:
-            case 4, memoryview():
-                op_type = _text(value)
-            case 7, memoryview():
-                domain = _text(value)
+            case 1, memoryview():
+                inputs.append(_text(value))
+            case 3 | 4 | 7, memoryview():
+                texts[field] = _text(value)
             case 5, memoryview():
                 # AttributeProto: one graph, or several.
-                for inner, graph in _fields(value):
-                    if inner in {6, 11} and isinstance(graph, memoryview):
-                        _count_operators(graph, operators, node_field=1, depth=depth + 1)
-    operators[f"{domain}::{op_type}" if domain else op_type] += 1
+                bodies += [
+                    graph for inner, graph in _fields(value) if inner in {6, 11} and isinstance(graph, memoryview)
+                ]
+    nodes.append(_Node(texts[3], texts[7], texts[4], tuple(inputs)))
+    for body in bodies:
+        _visit(body, nodes, node_field=1, depth=depth + 1)
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:

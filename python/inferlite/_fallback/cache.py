@@ -1,0 +1,287 @@
+"""The prediction cache without the native part: the same questions, answers and figures."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from inferlite._fallback import forks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping, Sequence
+
+DIGESTED_BYTES: Final = 16 * 1024
+"""Arrays of more bytes are in a key as a digest."""
+
+WINDOW: Final = 10_000
+"""So many look-ups are judged together."""
+
+WORTHWHILE: Final = 100
+"""A window with fewer hits than one in so many is not worth its look-ups."""
+
+SAMPLED: Final = 64
+"""While look-ups do not pay, one call in so many is looked up."""
+
+SAMPLE: Final = 8
+"""So many look-ups of a sample are judged together."""
+
+PATIENCE: Final = 0.05
+"""Seconds between two looks at Ctrl-C while a caller waits for another one's run."""
+
+_ENTRY_BYTES: Final = 600
+"""What an entry takes beside its key and arrays: Python's objects for them."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    answer: list[Any]
+    size: int
+    expires_at: float
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A computation that others may wait for."""
+
+    has_ended: threading.Event = field(default_factory=threading.Event)
+    answer: list[Any] | None = None
+    error: BaseException | None = None
+
+
+class Answers:
+    """Answers by what was asked, the most recently used ones, within a number of bytes."""
+
+    def __init__(self, max_bytes: int, max_entries: int | None, ttl: float | None) -> None:
+        """Keep nothing yet."""
+        self._ttl = ttl
+        self.clock: Callable[[], float] = time.monotonic
+        self._secret = os.urandom(32)
+        self.max_bytes, self.max_entries = max_bytes, max_entries
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = forks.generation()
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._flights: dict[Hashable, _Flight] = {}
+        self._bytes = 0
+        self._generation = 0
+        self._hits = self._misses = self._coalesced = self._skipped = self._evictions = self._expired = 0
+        self._is_sparse = False
+        self._calls = self._window_hits = self._window_lookups = 0
+
+    def _survive_fork(self) -> None:
+        # A thread of the parent may have held the lock.
+        if self._process != forks.generation():
+            self._begin()
+
+    def answer(
+        self, names: Sequence[str], feed: Mapping[str, Any], run: Callable[[Mapping[str, Any]], list[Any]]
+    ) -> tuple[list[Any], bool]:
+        """The answer to a call, and whether it was run for it; `run` is given what the key stands for."""
+        self._survive_fork()
+        if not self._is_due():
+            self._skipped += 1
+            return run(feed), True
+        key, kept = self._key(names, feed)
+        with self._lock:
+            entry = self._find(key)
+            self._record(is_hit=entry is not None)
+        if entry is not None:
+            return _copied(entry.answer), False
+        return self._compute(key, names, feed, {**feed, **kept}, run)
+
+    def _compute(
+        self,
+        key: Hashable,
+        names: Sequence[str],
+        feed: Mapping[str, Any],
+        runs_on: Mapping[str, Any],
+        run: Callable[[Mapping[str, Any]], list[Any]],
+    ) -> tuple[list[Any], bool]:
+        while True:
+            with self._lock:
+                # Its computation may have ended since the look-up.
+                entry = self._find(key)
+                flight = self._flights.get(key)
+                leads = entry is None and flight is None
+                if leads:
+                    flight = self._flights[key] = _Flight()
+                    self._misses += 1
+                generation = self._generation
+            if entry is not None:
+                return _copied(entry.answer), False
+            assert flight is not None  # noqa: S101 - for the type checker: joined or begun above
+            if leads:
+                try:
+                    results = run(runs_on)
+                    flight.answer = self._keep(key, names, feed, results, generation)
+                except Exception as error:
+                    flight.error = error
+                    raise
+                finally:
+                    with self._lock:
+                        del self._flights[key]
+                    flight.has_ended.set()
+                return results, True
+            while not flight.has_ended.wait(PATIENCE):
+                pass
+            if flight.error is not None:
+                self._coalesced += 1
+                raise flight.error
+            if flight.answer is not None:
+                self._coalesced += 1
+                return _copied(flight.answer), False
+
+    def _find(self, key: Hashable) -> _Entry | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if self._ttl is not None and self.clock() >= entry.expires_at:
+            self._drop(key)
+            self._expired += 1
+            return None
+        self._entries.move_to_end(key)
+        return entry
+
+    def _keep(
+        self, key: Hashable, names: Sequence[str], feed: Mapping[str, Any], results: list[Any], generation: int
+    ) -> list[Any] | None:
+        """Keep an answer; None if the inputs have changed while it was computed, which makes it nobody else's."""
+        if any(_is_large(value) for value in feed.values()) and self._key(names, feed)[0] != key:
+            return None
+        answer: list[Any] = _copied(results)
+        size = _size(key) + sum(map(_size, answer)) + _ENTRY_BYTES
+        with self._lock:
+            if generation == self._generation and size <= self.max_bytes:
+                if key in self._entries:
+                    self._drop(key)
+                expires_at = self.clock() + self._ttl if self._ttl is not None else 0.0
+                self._entries[key] = _Entry(answer, size, expires_at)
+                self._bytes += size
+                self._evict()
+        return answer
+
+    def _drop(self, key: Hashable) -> None:
+        self._bytes -= self._entries.pop(key).size
+
+    def _evict(self) -> None:
+        while self._bytes > self.max_bytes or len(self._entries) > (self.max_entries or len(self._entries)):
+            self._drop(next(iter(self._entries)))
+            self._evictions += 1
+
+    def _is_due(self) -> bool:
+        if not self._is_sparse:
+            return True
+        self._calls += 1
+        return self._calls % SAMPLED == 0
+
+    def _record(self, *, is_hit: bool) -> None:
+        self._hits += is_hit
+        self._window_hits += is_hit
+        self._window_lookups += 1
+        window = SAMPLE if self._is_sparse else WINDOW
+        if self._window_lookups >= window or (self._is_sparse and is_hit):
+            self._is_sparse = self._window_hits * WORTHWHILE < self._window_lookups
+            self._window_hits = self._window_lookups = 0
+
+    def _key(self, names: Sequence[str], feed: Mapping[str, Any]) -> tuple[Hashable, dict[str, np.ndarray[Any, Any]]]:
+        """What a call asks, and the arrays that the bytes in it make again: what was looked up is what runs."""
+        kept: dict[str, np.ndarray[Any, Any]] = {}
+        parts: list[Hashable] = []
+        for name in sorted(feed):
+            value = feed[name]
+            if isinstance(value, np.ndarray) and not value.dtype.hasobject and value.nbytes <= DIGESTED_BYTES:
+                content = value.tobytes()
+                parts.append((name, value.dtype.str, value.shape, content))
+                kept[name] = np.frombuffer(content, value.dtype).reshape(value.shape)
+            else:
+                parts.append((name, self._fingerprint(value)))
+        return (self._generation, tuple(names), tuple(parts)), kept
+
+    def _fingerprint(self, value: Any) -> Hashable:  # noqa: ANN401 - any value of a model
+        """What tells a value from every other one."""
+        if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            digest = hashlib.blake2b(np.ascontiguousarray(value).data, key=self._secret, digest_size=32)
+            return ("array", value.dtype.str, value.shape, digest.digest())
+        if isinstance(value, np.ndarray):
+            return ("objects", value.shape, tuple(str(item) for item in value.ravel().tolist()))
+        if isinstance(value, dict):
+            return ("map", tuple((key, type(key), np.float64(item).tobytes()) for key, item in value.items()))
+        if isinstance(value, (list, tuple)):
+            return ("list", tuple(self._fingerprint(item) for item in value))
+        return (type(value), repr(value))
+
+    def clear(self) -> None:
+        """Drop every answer; one that is being computed is not kept either."""
+        self._survive_fork()
+        with self._lock:
+            self._generation += 1
+            self._entries.clear()
+            self._bytes = 0
+
+    def invalidate(self, names: Sequence[str], feed: Mapping[str, Any]) -> bool:
+        """Drop the answer to a call; whether there was one."""
+        self._survive_fork()
+        key, _ = self._key(names, feed)
+        with self._lock:
+            if key not in self._entries:
+                return False
+            self._drop(key)
+            return True
+
+    def resize(self, max_bytes: int, max_entries: int | None) -> None:
+        """Change how much is kept."""
+        self._survive_fork()
+        with self._lock:
+            self.max_bytes, self.max_entries = max_bytes, max_entries
+            self._evict()
+
+    def summary(self) -> tuple[Any, ...]:
+        """The figures of `CacheStats`, in its order, then the limits."""
+        self._survive_fork()
+        with self._lock:
+            return (
+                self._hits,
+                self._misses,
+                self._coalesced,
+                self._skipped,
+                self._evictions,
+                self._expired,
+                len(self._entries),
+                self._bytes,
+                self._is_sparse,
+                self.max_bytes,
+                self.max_entries,
+            )
+
+
+def _is_large(value: Any) -> bool:  # noqa: ANN401
+    if isinstance(value, list):
+        return True
+    return isinstance(value, np.ndarray) and (value.dtype.hasobject or value.nbytes > DIGESTED_BYTES)
+
+
+def _copied(value: Any) -> Any:  # noqa: ANN401 - any value of a model
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return dict(value) if isinstance(value, dict) else value
+
+
+def _size(value: Any) -> int:  # noqa: ANN401 - any value of a model, or a key
+    if isinstance(value, np.ndarray):
+        return value.nbytes + (sum(len(str(item)) + 60 for item in value.flat) if value.dtype.hasobject else 0) + 100
+    if isinstance(value, dict):
+        return 200 + sum(100 + _size(key) + _size(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return 60 + sum(8 + _size(item) for item in value)
+    return 60 + (len(value) if isinstance(value, (str, bytes)) else 0)

@@ -1,0 +1,102 @@
+//! One answer that is kept.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use super::key::Key;
+use crate::runtime::Outputs;
+use crate::tensor::{Map, MapKeys, MapValues, Tensor, Value};
+
+/// What an entry takes beside its key and values: the entry itself with its counts of references, its place in the table,
+/// at most twice as large as it is full, and its place in the order of use.
+const BOOKKEEPING: usize =
+    size_of::<Entry>() + 2 * size_of::<usize>() + 2 * (size_of::<usize>() + 1) + 3 * size_of::<u64>();
+
+/// The outputs of one call, in memory of their own.
+#[derive(Debug)]
+pub struct Entry {
+    pub(super) hash: u64,
+    pub(super) words: Box<[u128]>,
+    pub(super) values: Vec<Value>,
+    pub(super) bytes: usize,
+    pub(super) expires_at: Option<Duration>,
+    /// When it was used last.
+    pub(super) used_at: AtomicU64,
+    /// The stamp under which the order of use has it.
+    pub(super) recorded: AtomicU64,
+}
+
+impl Entry {
+    /// A compact copy of outputs, which keeps nothing else alive.
+    pub(super) fn new(key: &Key, outputs: &Outputs<'_>, expires_at: Option<Duration>) -> Self {
+        let values: Vec<Value> = outputs.copied();
+        let bytes = key.words.len() * size_of::<u128>() + values.iter().map(size_of_value).sum::<usize>() + BOOKKEEPING;
+        Self::with_size(key, values, bytes, expires_at)
+    }
+
+    fn with_size(key: &Key, values: Vec<Value>, bytes: usize, expires_at: Option<Duration>) -> Self {
+        Self {
+            hash: key.hash,
+            words: key.words.as_slice().into(),
+            values,
+            bytes,
+            expires_at,
+            used_at: AtomicU64::new(0),
+            recorded: AtomicU64::new(0),
+        }
+    }
+
+    /// The outputs, in the order asked for.
+    #[must_use]
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_tests(key: &Key, bytes: usize, expires_at: Option<Duration>) -> Self {
+        Self::with_size(key, Vec::new(), bytes, expires_at)
+    }
+}
+
+/// The bytes of a value, with what holds them.
+fn size_of_value(value: &Value) -> usize {
+    let inside = match value {
+        Value::Absent => 0,
+        Value::Tensor(tensor) => tensor.view().byte_len() + HEAP_OF_TENSOR,
+        Value::Strings(strings) => strings.heap_bytes(),
+        Value::Sequence { items, .. } => items.iter().map(size_of_value).sum(),
+        Value::Map(map) => size_of::<Map>() + size_of_map(map),
+    };
+    size_of::<Value>() + inside
+}
+
+/// The box around the box of a tensor's bytes.
+const HEAP_OF_TENSOR: usize = size_of::<Box<[u8]>>();
+
+fn size_of_map(map: &Map) -> usize {
+    let keys = match &map.keys {
+        MapKeys::Int64(keys) => size_of_val(keys.as_slice()),
+        MapKeys::String(keys) => keys.heap_bytes(),
+    };
+    let values = match &map.values {
+        MapValues::Float(values) => size_of_val(values.as_slice()),
+        MapValues::Double(values) => size_of_val(values.as_slice()),
+        MapValues::Int64(values) => size_of_val(values.as_slice()),
+        MapValues::String(values) => values.heap_bytes(),
+    };
+    keys + values
+}
+
+/// A value in memory of its own.
+pub(crate) fn copied(value: &Value) -> Value {
+    match value {
+        Value::Absent => Value::Absent,
+        Value::Tensor(tensor) => Value::Tensor(Tensor::copied(tensor.view())),
+        Value::Strings(strings) => Value::Strings(strings.clone()),
+        Value::Sequence { element, items } => Value::Sequence {
+            element: *element,
+            items: items.iter().map(copied).collect(),
+        },
+        Value::Map(map) => Value::Map(map.clone()),
+    }
+}

@@ -1,0 +1,603 @@
+//! The prediction cache: what was computed once is not computed again.
+//!
+//! A hit is proven: keys hold the inputs themselves, or a keyed cryptographic digest of large ones, and are compared in
+//! full. Concurrent identical calls are computed once.
+
+mod entry;
+mod flight;
+mod key;
+mod sampling;
+mod store;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub use entry::Entry;
+pub use key::{DIGESTED_BYTES, Key};
+pub use store::Limits;
+
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::runtime::{Call, Feed, Outputs};
+use flight::{Ending, Flights, Role};
+use key::Keyer;
+use sampling::Sampling;
+use smallvec::SmallVec;
+use store::Store;
+
+pub(crate) use entry::copied;
+
+/// How long a caller waits for another one's computation before it looks whether it should go on.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// How a cache is made.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheSettings {
+    /// How much is kept.
+    pub limits: Limits,
+    /// How long an answer counts; for ever without it.
+    pub ttl: Option<Duration>,
+}
+
+/// What a cache has counted since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheSummary {
+    /// Calls answered from what was kept.
+    pub hits: u64,
+    /// Calls that were looked up and computed.
+    pub misses: u64,
+    /// Calls that waited for the computation of an identical one.
+    pub coalesced: u64,
+    /// Calls that were not looked up, because too few were hits.
+    pub skipped: u64,
+    /// Entries dropped for want of room.
+    pub evictions: u64,
+    /// Entries dropped because their time was over.
+    pub expired: u64,
+    /// Entries now.
+    pub entries: usize,
+    /// Bytes now: keys, values and bookkeeping.
+    pub bytes: usize,
+    /// Whether only a sample of calls is looked up now.
+    pub is_sampling: bool,
+}
+
+/// Answers of one model, by what was asked.
+#[derive(Debug)]
+pub struct PredictionCache {
+    keyer: Keyer,
+    store: Store,
+    flights: Flights,
+    sampling: Sampling,
+    clock: Clock,
+    ttl: Option<Duration>,
+    /// Counts what makes earlier answers void.
+    generation: AtomicU64,
+    misses: AtomicU64,
+    coalesced: AtomicU64,
+    skipped: AtomicU64,
+}
+
+/// What a look-up found.
+#[derive(Debug)]
+pub enum Lookup {
+    /// The answer.
+    Hit(Arc<Entry>),
+    /// Nothing: what was asked, for whoever computes it.
+    Miss(Box<Key>),
+    /// It was not looked up.
+    Skipped,
+}
+
+impl PredictionCache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new(settings: CacheSettings, clock: Clock) -> Self {
+        Self {
+            keyer: Keyer::new(),
+            store: Store::new(settings.limits),
+            flights: Flights::default(),
+            sampling: Sampling::default(),
+            clock,
+            ttl: settings.ttl,
+            generation: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            coalesced: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+        }
+    }
+
+    fn key(&self, call: &Call<'_>) -> Key {
+        self.keyer.key(call, self.generation.load(Ordering::Acquire))
+    }
+
+    fn find(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.store.get(key, || self.clock.now())
+    }
+
+    /// Looks for the answer to a call; takes no longer than reading its inputs.
+    #[inline]
+    #[must_use]
+    pub fn look_up(&self, call: &Call<'_>) -> Lookup {
+        if !self.sampling.is_due() {
+            self.skipped.fetch_add(1, Ordering::Relaxed);
+            return Lookup::Skipped;
+        }
+        let key = self.key(call);
+        let found = self.find(&key);
+        self.sampling.record(found.is_some());
+        match found {
+            Some(entry) => Lookup::Hit(entry),
+            None => Lookup::Miss(Box::new(key)),
+        }
+    }
+
+    /// Computes what a look-up has missed, or waits for whoever does already.
+    ///
+    /// `compute` is given the inputs that the key stands for. While this waits, `check` is asked every 50 ms whether it
+    /// should go on; its error is the caller's alone.
+    pub fn compute<'e>(
+        &self,
+        call: &Call<'_>,
+        key: &Key,
+        check: &dyn Fn() -> Result<()>,
+        compute: impl Fn(&[Feed]) -> Result<Outputs<'e>>,
+    ) -> Result<Outputs<'e>> {
+        if call.options.is_some() {
+            // Options belong to one caller, who may end the run: nobody else waits for it.
+            self.misses.fetch_add(1, Ordering::Relaxed);
+            let computed = compute(&key.feeds(call))?;
+            self.keep(call, key, &computed);
+            return Ok(computed);
+        }
+        loop {
+            let flight = match self.flights.join(key) {
+                Role::Wait(flight) => flight,
+                Role::Lead(leader) => {
+                    // Its computation may have ended between the look-up and now.
+                    if let Some(entry) = self.find(key) {
+                        let outputs = Outputs::of_entry(entry.clone());
+                        leader.end(Ending::Answer(entry));
+                        return Ok(outputs);
+                    }
+                    self.misses.fetch_add(1, Ordering::Relaxed);
+                    let feeds: SmallVec<[Feed; 4]> = key.feeds(call);
+                    let computed = compute(&feeds);
+                    leader.end(match &computed {
+                        Err(error) => Ending::Error(error.clone()),
+                        Ok(outputs) => self.keep(call, key, outputs),
+                    });
+                    return computed;
+                }
+            };
+            let ending = loop {
+                if let Some(ending) = flight.wait(PATIENCE) {
+                    break ending;
+                }
+                check()?;
+            };
+            match ending {
+                Ending::Answer(entry) => {
+                    self.coalesced.fetch_add(1, Ordering::Relaxed);
+                    return Ok(Outputs::of_entry(entry));
+                }
+                Ending::Error(error) => {
+                    self.coalesced.fetch_add(1, Ordering::Relaxed);
+                    return Err(error);
+                }
+                Ending::Abandoned => {}
+            }
+        }
+    }
+
+    /// Keeps an answer, unless the inputs have changed while it was computed, or it is void by now.
+    fn keep(&self, call: &Call<'_>, key: &Key, outputs: &Outputs<'_>) -> Ending {
+        if !self.keyer.still_fits(key, call) {
+            return Ending::Abandoned;
+        }
+        let expires_at = self.ttl.map(|ttl| self.clock.now().saturating_add(ttl));
+        let entry = Arc::new(Entry::new(key, outputs, expires_at));
+        if key.generation() == self.generation.load(Ordering::Acquire) {
+            self.store.insert(&entry);
+        }
+        Ending::Answer(entry)
+    }
+
+    /// Drops the answer to a call; whether there was one.
+    pub fn invalidate(&self, call: &Call<'_>) -> bool {
+        self.store.remove(&self.key(call))
+    }
+
+    /// Drops every answer. One whose computation is under way is not kept either.
+    pub fn clear(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.store.clear();
+    }
+
+    /// Changes how much is kept.
+    pub fn resize(&self, limits: Limits) {
+        self.store.resize(limits);
+    }
+
+    /// How much is kept at most.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.store.limits()
+    }
+
+    /// What has been counted.
+    #[must_use]
+    pub fn summary(&self) -> CacheSummary {
+        let held = self.store.held();
+        CacheSummary {
+            hits: held.hits,
+            misses: self.misses.load(Ordering::Relaxed),
+            coalesced: self.coalesced.load(Ordering::Relaxed),
+            skipped: self.skipped.load(Ordering::Relaxed),
+            evictions: held.evictions,
+            expired: held.expired,
+            entries: held.entries,
+            bytes: held.bytes,
+            is_sampling: self.sampling.is_sparse(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(unsafe_code, reason = "makes views over arrays of the tests")]
+mod tests {
+    use super::*;
+    use crate::clock::Hand;
+    use crate::error::{Error, ErrorKind};
+    use crate::runtime::Input;
+    use crate::tensor::{Dtype, Shape, Strings, TensorView, Value};
+    use std::cell::Cell;
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicUsize;
+
+    fn cache_with(max_bytes: usize, ttl: Option<Duration>) -> (PredictionCache, Hand) {
+        let (clock, hand) = Clock::held();
+        let limits = Limits {
+            max_bytes,
+            max_entries: usize::MAX,
+        };
+        (PredictionCache::new(CacheSettings { limits, ttl }, clock), hand)
+    }
+
+    fn cache() -> PredictionCache {
+        cache_with(1 << 20, None).0
+    }
+
+    fn floats(index: usize, shape: &[i64], numbers: &[f32]) -> Feed {
+        // SAFETY: the tests keep the numbers for as long as the feeds.
+        let view = unsafe {
+            TensorView::new(
+                Dtype::Float32,
+                shape.into(),
+                numbers.as_ptr().cast(),
+                size_of_val(numbers),
+            )
+        };
+        Feed {
+            index,
+            value: Input::Tensor(view),
+        }
+    }
+
+    fn value(index: usize, value: Value) -> Feed {
+        Feed {
+            index,
+            value: Input::Value(Arc::new(value)),
+        }
+    }
+
+    fn call<'a>(feeds: &'a [Feed], fetches: &'a [usize]) -> Call<'a> {
+        Call {
+            feeds,
+            fetches,
+            options: None,
+        }
+    }
+
+    fn strings(items: &[&str]) -> Value {
+        let mut strings = Strings::with_shape(Shape::from_slice(&[i64::try_from(items.len()).unwrap_or(0)]));
+        for item in items {
+            strings.push(item.as_bytes());
+        }
+        Value::Strings(strings)
+    }
+
+    /// Whether a call is computed, as opposed to found; the answer is what was fed first.
+    fn is_computed(cache: &PredictionCache, asked: &Call<'_>) -> bool {
+        let computed = Cell::new(false);
+        match cache.look_up(asked) {
+            Lookup::Hit(_) => {}
+            Lookup::Skipped => panic!("it was not looked up"),
+            Lookup::Miss(key) => {
+                let outputs = cache.compute(asked, &key, &|| Ok(()), |feeds| {
+                    computed.set(true);
+                    let mut outputs = Outputs::default();
+                    if let Some(Input::Tensor(view)) = feeds.first().map(|feed| &feed.value) {
+                        outputs.push(Value::Tensor(crate::tensor::Tensor::copied(view)));
+                    }
+                    Ok(outputs)
+                });
+                assert!(outputs.is_ok());
+            }
+        }
+        computed.get()
+    }
+
+    const ZEROS: [f32; 6] = [0.0; 6];
+
+    #[test]
+    fn equal_bytes_of_another_shape_are_another_question() {
+        let cache = cache();
+        for shape in [&[2, 3][..], &[3, 2], &[1, 6], &[6], &[6, 1, 1]] {
+            assert!(is_computed(&cache, &call(&[floats(0, shape, &ZEROS)], &[0])));
+        }
+        assert!(!is_computed(&cache, &call(&[floats(0, &[3, 2], &ZEROS)], &[0])));
+    }
+
+    #[test]
+    fn other_outputs_are_another_question() {
+        let cache = cache();
+        let feeds = [floats(0, &[6], &ZEROS)];
+        for fetches in [&[0][..], &[0, 1], &[1], &[1, 0], &[0, 1, 2], &[]] {
+            assert!(is_computed(&cache, &call(&feeds, fetches)));
+            assert!(!is_computed(&cache, &call(&feeds, fetches)));
+        }
+    }
+
+    #[test]
+    fn the_input_that_bytes_are_fed_to_counts_and_the_order_of_feeding_does_not() {
+        let cache = cache();
+        let ones = [1.0; 6];
+        let one_way = [floats(0, &[6], &ZEROS), floats(1, &[6], &ones)];
+        assert!(is_computed(&cache, &call(&one_way, &[0])));
+        let exchanged = [floats(0, &[6], &ones), floats(1, &[6], &ZEROS)];
+        assert!(is_computed(&cache, &call(&exchanged, &[0])));
+        let reordered = [floats(1, &[6], &ones), floats(0, &[6], &ZEROS)];
+        assert!(!is_computed(&cache, &call(&reordered, &[0])));
+        assert!(is_computed(&cache, &call(&one_way[..1], &[0])));
+    }
+
+    #[test]
+    fn every_bit_of_a_number_counts() {
+        let cache = cache();
+        for number in [0.0, -0.0, f32::NAN, -f32::NAN, f32::from_bits(0x7fc0_0001)] {
+            assert!(is_computed(&cache, &call(&[floats(0, &[1], &[number])], &[0])));
+            assert!(!is_computed(&cache, &call(&[floats(0, &[1], &[number])], &[0])));
+        }
+    }
+
+    #[test]
+    fn strings_are_not_confused_by_where_they_end() {
+        let cache = cache();
+        for items in [
+            &["ab", "c"][..],
+            &["a", "bc"],
+            &["abc", ""],
+            &["", "abc"],
+            &["abc"],
+            &["a\0b", "c"],
+        ] {
+            assert!(is_computed(&cache, &call(&[value(0, strings(items))], &[0])));
+            assert!(!is_computed(&cache, &call(&[value(0, strings(items))], &[0])));
+        }
+        for element in [Dtype::Float32, Dtype::Int64] {
+            let empty = || Value::Sequence {
+                element,
+                items: Vec::new(),
+            };
+            assert!(is_computed(&cache, &call(&[value(0, empty())], &[0])));
+            assert!(!is_computed(&cache, &call(&[value(0, empty())], &[0])));
+        }
+        let nested = Value::Sequence {
+            element: Dtype::String,
+            items: vec![strings(&["ab", "c"])],
+        };
+        assert!(is_computed(&cache, &call(&[value(0, nested)], &[0])));
+        assert!(is_computed(&cache, &call(&[value(0, Value::Absent)], &[0])));
+    }
+
+    #[test]
+    fn large_inputs_are_told_apart_by_any_byte() {
+        let cache = cache();
+        let mut large = vec![1.0_f32; 10_000];
+        assert!(is_computed(&cache, &call(&[floats(0, &[10_000], &large)], &[0])));
+        assert!(!is_computed(&cache, &call(&[floats(0, &[10_000], &large)], &[0])));
+        assert!(is_computed(&cache, &call(&[floats(0, &[100, 100], &large)], &[0])));
+        large[9_999] = 1.000_000_1;
+        assert!(is_computed(&cache, &call(&[floats(0, &[10_000], &large)], &[0])));
+    }
+
+    #[test]
+    fn a_small_input_runs_from_the_bytes_that_were_looked_up() {
+        let cache = cache();
+        let mut numbers = [1.0_f32; 6];
+        let place = numbers.as_mut_ptr();
+        let feeds = [floats(0, &[6], &numbers)];
+        let asked = call(&feeds, &[0]);
+        let Lookup::Miss(key) = cache.look_up(&asked) else {
+            panic!("nothing is kept yet")
+        };
+        // SAFETY: inside the array; nothing else looks at it now.
+        unsafe { place.write(7.0) };
+        cache
+            .compute(&asked, &key, &|| Ok(()), |feeds| {
+                let Input::Tensor(view) = &feeds[0].value else {
+                    panic!("it is a tensor")
+                };
+                let copy = crate::tensor::Tensor::copied(view);
+                assert_eq!(copy.to_bytes()[..4], 1.0_f32.to_ne_bytes());
+                Ok(Outputs::default())
+            })
+            .expect("it computes");
+        assert!(!is_computed(&cache, &call(&[floats(0, &[6], &[1.0; 6])], &[0])));
+    }
+
+    #[test]
+    fn a_large_input_that_changes_while_it_runs_is_not_kept() {
+        let cache = cache();
+        let mut numbers = vec![1.0_f32; 10_000];
+        let place = numbers.as_mut_ptr();
+        let feeds = [floats(0, &[10_000], &numbers)];
+        let asked = call(&feeds, &[0]);
+        let Lookup::Miss(key) = cache.look_up(&asked) else {
+            panic!("nothing is kept yet")
+        };
+        cache
+            .compute(&asked, &key, &|| Ok(()), |_| {
+                // SAFETY: inside the vector; nothing else looks at it now.
+                unsafe { place.write(7.0) };
+                Ok(Outputs::default())
+            })
+            .expect("it computes");
+        assert_eq!(cache.summary().entries, 0);
+    }
+
+    #[test]
+    fn an_error_is_not_kept() {
+        let cache = cache();
+        let feeds = [floats(0, &[6], &ZEROS)];
+        let asked = call(&feeds, &[0]);
+        let Lookup::Miss(key) = cache.look_up(&asked) else {
+            panic!("nothing is kept yet")
+        };
+        let failed = cache.compute(&asked, &key, &|| Ok(()), |_| {
+            Err(Error::new(ErrorKind::Fail, "as told"))
+        });
+        assert_eq!(failed.expect_err("as told").message(), "as told");
+        assert!(is_computed(&cache, &asked));
+        assert!(!is_computed(&cache, &asked));
+    }
+
+    #[test]
+    fn an_answer_counts_until_its_time_is_over() {
+        let (cache, hand) = cache_with(1 << 20, Some(Duration::from_secs(60)));
+        let feeds = [floats(0, &[6], &ZEROS)];
+        let asked = call(&feeds, &[0]);
+        assert!(is_computed(&cache, &asked));
+        hand.advance(Duration::from_secs(59));
+        assert!(!is_computed(&cache, &asked));
+        hand.advance(Duration::from_secs(1));
+        assert!(is_computed(&cache, &asked));
+        assert_eq!(cache.summary().expired, 1);
+    }
+
+    #[test]
+    fn clearing_also_voids_what_is_being_computed() {
+        let cache = cache();
+        let feeds = [floats(0, &[6], &ZEROS)];
+        let asked = call(&feeds, &[0]);
+        let Lookup::Miss(key) = cache.look_up(&asked) else {
+            panic!("nothing is kept yet")
+        };
+        let computed = cache.compute(&asked, &key, &|| Ok(()), |_| {
+            cache.clear();
+            Ok(Outputs::default())
+        });
+        assert!(computed.is_ok());
+        assert_eq!(cache.summary().entries, 0);
+        assert!(is_computed(&cache, &asked));
+        assert!(cache.invalidate(&asked));
+        assert!(!cache.invalidate(&asked));
+        assert!(is_computed(&cache, &asked));
+    }
+
+    #[test]
+    fn the_budget_counts_everything_and_what_is_too_large_is_not_kept() {
+        let (cache, _) = cache_with(4_000, None);
+        for number in 0..100_u8 {
+            is_computed(&cache, &call(&[floats(0, &[1], &[f32::from(number)])], &[0]));
+            assert!(cache.summary().bytes <= 4_000);
+        }
+        let summary = cache.summary();
+        assert_eq!(summary.entries as u64 + summary.evictions, 100);
+        assert!(summary.entries > 4);
+        let large = vec![0.0; 2_000];
+        assert!(is_computed(&cache, &call(&[floats(0, &[2_000], &large)], &[0])));
+        assert!(is_computed(&cache, &call(&[floats(0, &[2_000], &large)], &[0])));
+        assert_eq!(cache.summary().entries, summary.entries);
+    }
+
+    #[test]
+    fn concurrent_identical_calls_are_computed_once() {
+        let cache = cache();
+        let (runs, threads) = (AtomicUsize::new(0), 8);
+        let barrier = Barrier::new(threads);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    let feeds = [floats(0, &[6], &ZEROS)];
+                    let asked = call(&feeds, &[0]);
+                    let lookup = cache.look_up(&asked);
+                    barrier.wait();
+                    let Lookup::Miss(key) = lookup else {
+                        panic!("nobody has computed it before all had looked")
+                    };
+                    let outputs = cache.compute(&asked, &key, &|| Ok(()), |feeds| {
+                        runs.fetch_add(1, Ordering::Relaxed);
+                        let mut outputs = Outputs::default();
+                        outputs.push(strings(&["answer"]));
+                        assert_eq!(feeds.len(), 1);
+                        Ok(outputs)
+                    });
+                    assert_eq!(outputs.map(|outputs| outputs.len()).ok(), Some(1));
+                });
+            }
+        });
+        assert_eq!(runs.load(Ordering::Relaxed), 1);
+        assert_eq!(cache.summary().misses, 1);
+    }
+
+    #[test]
+    fn a_waiter_that_gives_up_takes_nobody_with_it() {
+        let cache = cache();
+        let barrier = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let feeds = [floats(0, &[6], &ZEROS)];
+                let asked = call(&feeds, &[0]);
+                let Lookup::Miss(key) = cache.look_up(&asked) else {
+                    panic!("nothing is kept yet")
+                };
+                let outputs = cache.compute(&asked, &key, &|| Ok(()), |_| {
+                    barrier.wait();
+                    // The other one has given up by the second time.
+                    barrier.wait();
+                    Ok(Outputs::default())
+                });
+                assert!(outputs.is_ok());
+            });
+            barrier.wait();
+            let feeds = [floats(0, &[6], &ZEROS)];
+            let asked = call(&feeds, &[0]);
+            let Lookup::Miss(key) = cache.look_up(&asked) else {
+                panic!("it is still being computed")
+            };
+            let give_up = || Err(Error::new(ErrorKind::Fail, "enough"));
+            let ended = cache.compute(&asked, &key, &give_up, |_| panic!("somebody else leads"));
+            assert_eq!(ended.expect_err("it gave up").message(), "enough");
+            barrier.wait();
+        });
+        assert_eq!(cache.summary().entries, 1);
+    }
+
+    #[test]
+    fn a_panic_frees_the_waiters_and_one_of_them_computes() {
+        let cache = cache();
+        let feeds = [floats(0, &[6], &ZEROS)];
+        let asked = call(&feeds, &[0]);
+        let Lookup::Miss(key) = cache.look_up(&asked) else {
+            panic!("nothing is kept yet")
+        };
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _ = cache.compute(&asked, &key, &|| Ok(()), |_| panic!("as told"));
+        }));
+        assert!(panicked.is_err());
+        assert!(is_computed(&cache, &asked));
+    }
+}
