@@ -213,10 +213,18 @@ def _try_types_beyond_numpy() -> None:
     model([1.0])
 
 
+def _try_cache() -> None:
+    model = inferlite.load(make_models.path("double"), cache="1MB")
+    for _ in range(2):
+        assert model(np.ones((1, 4), np.float32)).tolist() == [[2.0] * 4]
+    assert model.stats().cache.hits == 1
+
+
 TRIALS = {
     "session": _try_session,
     "model": _try_model,
     "bind": _try_bind,
+    "cache": _try_cache,
     "native_engine": _try_native_engine,
     "session_objects": _try_session_objects,
     "types_beyond_numpy": _try_types_beyond_numpy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import onnx
 import pytest
 from hypothesis import given, strategies as st
 
+import child
 import inferlite
 import oracle
 from cases import f32, ones
@@ -414,3 +416,55 @@ def test_a_closed_model_has_no_cache() -> None:
     with pytest.raises(ModelClosedError):
         live.clear()
     assert len(live) == 0
+
+
+def test_ctrl_c_ends_a_wait_and_takes_nobody_with_it(child_environment: dict[str, str]) -> None:
+    code = """
+        import os, signal, threading, numpy, inferlite, make_models
+        session = inferlite.InferenceSession(make_models.path("endless"), cache="1MB")
+        x = numpy.ones(1, numpy.float32)
+        threading.Thread(target=session.run, args=(None, {"x": x}), daemon=True).start()
+        while not session.cache.stats().misses:
+            pass
+        threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+        try:
+            session.run(None, {"x": x})
+        except KeyboardInterrupt:
+            assert session.cache.stats().misses == 1
+            os._exit(0)
+        os._exit(1)
+    """
+    child.run(code, child_environment)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_begins_with_an_empty_cache_whatever_its_parent_was_doing(child_environment: dict[str, str]) -> None:
+    code = """
+        import os, signal, threading, warnings, numpy, inferlite, make_models
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model = inferlite.load(make_models.path("double"), cache=inferlite.Cache(max_bytes="10KB"))
+        stop = threading.Event()
+
+        def work(start):
+            number = start
+            while not stop.is_set():
+                number += 1
+                model(numpy.full((1, 4), number % 97, numpy.float32))
+
+        threads = [threading.Thread(target=work, args=(start,)) for start in range(4)]
+        [thread.start() for thread in threads]
+        for number in range(40):
+            child = os.fork()
+            if child == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(5)
+                assert len(model.cache) == 0
+                for _ in range(2):
+                    assert model(numpy.full((1, 4), number, numpy.float32)).tolist() == [[2.0 * number] * 4]
+                assert model.stats().cache.hits == 1
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0, number
+        stop.set()
+        [thread.join() for thread in threads]
+    """
+    child.run(code, child_environment)

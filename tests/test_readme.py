@@ -13,20 +13,23 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
-def code_blocks(language: str) -> list[tuple[int, str]]:
+def code_blocks(text: str, language: str) -> list[tuple[int, str]]:
     """The blocks of one language, each with the number of its first line."""
-    found = re.finditer(rf"^```{language}\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
-    return [(TEXT.count("\n", 0, block.start(1)) + 1, block[1]) for block in found]
+    found = re.finditer(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [(text.count("\n", 0, block.start(1)) + 1, block[1]) for block in found]
 
 
-def test_the_python_examples_print_what_they_say(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("page", "count"), [("README.md", 3), ("docs/caching.md", 2)])
+def test_the_python_examples_print_what_they_say(
+    page: str, count: int, backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert backend
     names: dict[str, Any] = {}
-    blocks = code_blocks("python")
-    assert len(blocks) == 3
+    blocks = code_blocks((ROOT / page).read_text(encoding="utf-8"), "python")
+    assert len(blocks) == count
     for line, block in blocks:
-        # Leading blank lines make a traceback name the line of the README.
-        exec(compile("\n" * (line - 1) + block, "README.md", "exec"), names)  # noqa: S102 - our own page
+        # Leading blank lines make a traceback name the line of the page.
+        exec(compile("\n" * (line - 1) + block, page, "exec"), names)  # noqa: S102 - our own page
         expected = re.findall(r"^# -> (.*)$", block, flags=re.MULTILINE)
         assert expected
         assert capsys.readouterr().out.splitlines() == expected

@@ -27,6 +27,7 @@ CAPABILITIES: Final = {
     "session": Capability(native=True, python=True, reason="both back ends have `InferenceSession`"),
     "model": Capability(native=True, python=True, reason="both back ends have `load` and `Model`"),
     "bind": Capability(native=True, python=True, reason="both back ends have `InferenceSession.bind`"),
+    "cache": Capability(native=True, python=True, reason="both back ends keep answers with `cache=`"),
     "native_engine": Capability(
         native=False,
         python=False,

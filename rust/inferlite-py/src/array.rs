@@ -155,7 +155,7 @@ impl<'a, 'py> Array<'a, 'py> {
 /// The arrays of one call, alive until it is over.
 #[derive(Default)]
 pub(crate) struct Pins<'py> {
-    arrays: SmallVec<[Bound<'py, PyAny>; 8]>,
+    arrays: SmallVec<[Bound<'py, PyAny>; 2]>,
     references: SmallVec<[Bound<'py, PyAny>; 2]>,
 }
 

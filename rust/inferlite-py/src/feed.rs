@@ -19,7 +19,7 @@ use crate::boundary::{PyCoreError, conversion_failure, incompatible_arguments, r
 /// The inputs of one call, and the arrays that they point into.
 #[derive(Default)]
 pub(crate) struct Fed<'py> {
-    pub(crate) feeds: SmallVec<[Feed; 4]>,
+    pub(crate) feeds: SmallVec<[Feed; 2]>,
     pub(crate) pins: Pins<'py>,
 }
 

@@ -20,6 +20,10 @@ use crate::tensor::{Map, MapKeys, MapValues, Strings, TensorView, Value};
 pub const DIGESTED_BYTES: usize = 16 * 1024;
 
 const DIGEST_WORDS: usize = 2;
+/// What most keys of small inputs need: moving a longer one costs more than it saves.
+const INLINE_WORDS: usize = 8;
+/// Stands for an input whose bytes the key has not.
+const ELSEWHERE: u32 = u32::MAX;
 const WORD: usize = size_of::<u128>();
 
 #[derive(Clone, Copy)]
@@ -42,9 +46,9 @@ pub(super) struct Keyer {
 #[derive(Debug)]
 pub struct Key {
     pub(super) hash: u64,
-    pub(super) words: SmallVec<[u128; 16]>,
-    /// Where the bytes of each input begin, in words; `None` for a digest.
-    copies: SmallVec<[Option<usize>; 4]>,
+    pub(super) words: SmallVec<[u128; INLINE_WORDS]>,
+    /// Where the bytes of each input begin, in words, or [`ELSEWHERE`].
+    copies: SmallVec<[u32; 4]>,
 }
 
 impl Keyer {
@@ -65,7 +69,7 @@ impl Keyer {
         for pair in call.fetches.chunks(2) {
             words.push_pair(pair[0] as u64, pair.get(1).map_or(0, |index| *index as u64));
         }
-        let mut copies: SmallVec<[Option<usize>; 4]> = SmallVec::from_elem(None, call.feeds.len());
+        let mut copies: SmallVec<[u32; 4]> = SmallVec::from_elem(ELSEWHERE, call.feeds.len());
         if call.feeds.is_sorted_by_key(|feed| feed.index) {
             for (position, feed) in call.feeds.iter().enumerate() {
                 copies[position] = self.push_feed(&mut words, feed);
@@ -92,7 +96,7 @@ impl Keyer {
         std::hash::Hasher::finish(&hasher)
     }
 
-    fn push_feed(&self, words: &mut Words, feed: &Feed) -> Option<usize> {
+    fn push_feed(&self, words: &mut Words, feed: &Feed) -> u32 {
         let index = feed.index as u64;
         match &feed.value {
             Input::Tensor(view) => {
@@ -102,10 +106,10 @@ impl Keyer {
                 words.push_pair(index << 32 | kind, view.byte_len() as u64);
                 words.push_shape(view.shape());
                 if is_small {
-                    Some(words.push_view(view))
+                    words.push_view(view)
                 } else {
                     words.push_digest(self.digest(view));
-                    None
+                    ELSEWHERE
                 }
             }
             Input::Value(value) => {
@@ -119,7 +123,7 @@ impl Keyer {
                 } else {
                     words.push_digest(blake3::keyed_hash(&self.secret, &bytes));
                 }
-                None
+                ELSEWHERE
             }
         }
     }
@@ -153,15 +157,15 @@ impl Key {
     }
 
     /// What is fed, from the key's own copy where it has one; valid while the key and the call live.
-    pub(super) fn feeds(&self, call: &Call<'_>) -> SmallVec<[Feed; 4]> {
-        let copied = |view: &TensorView, start: Option<usize>| match start {
-            Some(start) => {
-                let data = self.words[start..].as_ptr().cast();
-                // SAFETY: the key holds as many bytes as the view from this word on, and outlives the run.
-                unsafe { TensorView::new(view.dtype(), view.shape().into(), data, view.byte_len()) }
+    pub(super) fn feeds(&self, call: &Call<'_>) -> SmallVec<[Feed; 2]> {
+        let copied = |view: &TensorView, start: u32| {
+            if start == ELSEWHERE {
+                // SAFETY: used for the call alone, which outlives the run.
+                return unsafe { view.duplicate() };
             }
-            // SAFETY: used for the call alone, which outlives the run.
-            None => unsafe { view.duplicate() },
+            let data = self.words[start as usize..].as_ptr().cast();
+            // SAFETY: the key holds as many bytes as the view from this word on, and outlives the run.
+            unsafe { TensorView::new(view.dtype(), view.shape().into(), data, view.byte_len()) }
         };
         std::iter::zip(call.feeds, &self.copies)
             .map(|(feed, start)| Feed {
@@ -176,7 +180,7 @@ impl Key {
 }
 
 #[derive(Default)]
-struct Words(SmallVec<[u128; 16]>);
+struct Words(SmallVec<[u128; INLINE_WORDS]>);
 
 impl Words {
     #[inline]
@@ -196,7 +200,7 @@ impl Words {
 
     /// Copies the bytes of a view, and says where they begin.
     #[inline]
-    fn push_view(&mut self, view: &TensorView) -> usize {
+    fn push_view(&mut self, view: &TensorView) -> u32 {
         let start = self.0.len();
         self.0.resize(start + view.byte_len().div_ceil(WORD), 0);
         if view.byte_len() > 0 {
@@ -204,7 +208,7 @@ impl Words {
             // SAFETY: the view's bytes are readable while it lives, and the words have room for them.
             unsafe { std::ptr::copy_nonoverlapping(view.data(), place, view.byte_len()) };
         }
-        start
+        u32::try_from(start).unwrap_or(ELSEWHERE)
     }
 
     fn push_bytes(&mut self, bytes: &[u8]) {

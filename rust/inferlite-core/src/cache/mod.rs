@@ -162,7 +162,7 @@ impl PredictionCache {
                         return Ok(outputs);
                     }
                     self.misses.fetch_add(1, Ordering::Relaxed);
-                    let feeds: SmallVec<[Feed; 4]> = key.feeds(call);
+                    let feeds: SmallVec<[Feed; 2]> = key.feeds(call);
                     let computed = compute(&feeds);
                     leader.end(match &computed {
                         Err(error) => Ending::Error(error.clone()),

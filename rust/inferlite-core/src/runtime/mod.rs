@@ -77,7 +77,7 @@ enum Held {
 /// The outputs of one call, in the order asked for.
 #[derive(Debug, Default)]
 pub struct Outputs<'e> {
-    values: SmallVec<[Held; 2]>,
+    values: SmallVec<[Held; 1]>,
     /// Keeps what the engine has lent from being overwritten by its next run.
     lease: Option<Owner>,
     engine: PhantomData<&'e ()>,
