@@ -16,10 +16,15 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use smallvec::SmallVec;
 
+use crate::boundary::detach;
+
 /// Outputs up to this many bytes are copied into an array of numpy's own; larger ones stay where they are.
 ///
 /// Measured: an array over foreign memory costs an object more than a copy of so many bytes.
 const COPIED_BYTES: usize = 4096;
+
+/// Copies of so many bytes take longer than it takes to give the GIL to another thread and back.
+const LONG_COPY_BYTES: usize = 1 << 20;
 
 #[cfg(target_endian = "little")]
 const SWAPPED: u8 = b'>';
@@ -308,9 +313,22 @@ pub(crate) fn copied_array<'py>(py: Python<'py>, view: &TensorView) -> PyResult<
             // SAFETY: the new array has one byte per element.
             unsafe { std::ptr::write_bytes(data.cast::<u8>(), 0, view.elements()) };
         }
-        // SAFETY: the new array has at least as many bytes (same shape, elements no smaller), and nobody else has seen it; the view is read
-        // while what it looks at is alive.
-        unsafe { std::ptr::copy_nonoverlapping(view.data(), data.cast::<u8>(), view.byte_len()) };
+        let (from, to, byte_len) = (
+            view.data().expose_provenance(),
+            data.expose_provenance(),
+            view.byte_len(),
+        );
+        let copy = || {
+            let from = std::ptr::with_exposed_provenance::<u8>(from);
+            // SAFETY: the new array has at least as many bytes (same shape, elements no smaller), and nobody else has
+            // seen it; the view is read while what it looks at is alive.
+            unsafe { std::ptr::copy_nonoverlapping(from, std::ptr::with_exposed_provenance_mut::<u8>(to), byte_len) };
+        };
+        if byte_len < LONG_COPY_BYTES {
+            copy();
+        } else {
+            detach(py, copy);
+        }
     }
     Ok(array)
 }

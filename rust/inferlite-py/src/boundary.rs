@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use inferlite_core::cache::Lookup;
+use inferlite_core::cache::{DIGESTED_BYTES, Lookup};
 use inferlite_core::{Call, Error, ErrorKind, Model, Outputs};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -131,19 +131,26 @@ pub(crate) fn run<'m>(
     call: &Call<'_>,
     pins: &mut Pins<'_>,
 ) -> Result<Outputs<'m>, PyCoreError> {
-    let lookup = match model.look_up(call) {
-        Ok(outputs) => return Ok(outputs),
-        Err(lookup) => lookup,
+    // A digest of a large input takes its time.
+    let is_looked_up_here = model.cache().is_none() || call.byte_len() <= DIGESTED_BYTES;
+    let lookup = match is_looked_up_here.then(|| model.look_up(call)) {
+        Some(Ok(outputs)) => return Ok(outputs),
+        Some(Err(lookup)) => Some(lookup),
+        None => None,
     };
     let workload = model.workload(call);
-    let waits_for_nobody = matches!(lookup, Lookup::Skipped);
+    let waits_for_nobody = matches!(lookup, Some(Lookup::Skipped));
     let result = if may_hold_gil && waits_for_nobody && model.is_inline(workload) {
-        model.compute(call, lookup, &|| Ok(()))
+        model.compute(call, Lookup::Skipped, &|| Ok(()))
     } else {
         pins.forbid_resizing()?;
         let interrupt = Mutex::new(None);
         let result = detach(py, || {
             let _detached = model.detach(workload);
+            let lookup = match lookup.map_or_else(|| model.look_up(call), Err) {
+                Ok(outputs) => return Ok(outputs),
+                Err(lookup) => lookup,
+            };
             model.compute(call, lookup, &|| check_signals(&interrupt))
         });
         if let Some(interrupt) = interrupt.into_inner().unwrap_or_else(PoisonError::into_inner) {

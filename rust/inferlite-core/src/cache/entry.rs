@@ -8,9 +8,9 @@ use crate::runtime::Outputs;
 use crate::tensor::{Map, MapKeys, MapValues, Tensor, Value};
 
 /// What an entry takes beside its key and values: the entry itself with its counts of references, its place in the table,
-/// at most twice as large as it is full, and its place in the order of use.
+/// at most twice as large as it is full, its place in the order of use, and what the allocator adds to its parts.
 const BOOKKEEPING: usize =
-    size_of::<Entry>() + 2 * size_of::<usize>() + 2 * (size_of::<usize>() + 1) + 3 * size_of::<u64>();
+    4 * MALLOC + size_of::<Entry>() + 2 * size_of::<usize>() + 2 * (size_of::<usize>() + 1) + 3 * size_of::<u64>();
 
 /// The outputs of one call, in memory of their own.
 #[derive(Debug)]
@@ -71,7 +71,10 @@ fn size_of_value(value: &Value) -> usize {
 }
 
 /// The box around the box of a tensor's bytes.
-const HEAP_OF_TENSOR: usize = size_of::<Box<[u8]>>();
+const HEAP_OF_TENSOR: usize = size_of::<Box<[u8]>>() + 2 * MALLOC;
+
+/// What an allocation takes beside its bytes, on average.
+const MALLOC: usize = 16;
 
 fn size_of_map(map: &Map) -> usize {
     let keys = match &map.keys {

@@ -129,10 +129,18 @@ impl Keyer {
     }
 
     fn digest(&self, view: &TensorView) -> blake3::Hash {
-        // SAFETY: the bytes are readable while the view lives. Another thread may write to them meanwhile, which C code
-        // that reads them has to live with as well: the digest is then of no use, and the one after the run differs.
-        let bytes = unsafe { std::slice::from_raw_parts(view.data(), view.byte_len()) };
-        blake3::keyed_hash(&self.secret, bytes)
+        let mut hasher = blake3::Hasher::new_keyed(&self.secret);
+        // By way of a buffer, since another thread may write to the bytes, of which there must be no slice then.
+        let mut buffer = [0_u8; DIGESTED_BYTES];
+        for start in (0..view.byte_len()).step_by(buffer.len()) {
+            let part = &mut buffer[..(view.byte_len() - start).min(DIGESTED_BYTES)];
+            // SAFETY: `start` is inside the view.
+            let from = unsafe { view.data().add(start) };
+            // SAFETY: the part ends where the view does or before, and its bytes are readable while it lives.
+            unsafe { std::ptr::copy_nonoverlapping(from, part.as_mut_ptr(), part.len()) };
+            hasher.update(part);
+        }
+        hasher.finalize()
     }
 
     /// Whether the large inputs of a call still are what its key says.

@@ -112,11 +112,12 @@ impl PredictionCache {
         self.keyer.key(call, self.generation.load(Ordering::Acquire))
     }
 
+    /// Looks again, for as long as it takes.
     fn find(&self, key: &Key) -> Option<Arc<Entry>> {
         self.store.get(key, || self.clock.now())
     }
 
-    /// Looks for the answer to a call; takes no longer than reading its inputs.
+    /// Looks for the answer to a call; takes no longer than reading its inputs, and waits for nobody.
     #[inline]
     #[must_use]
     pub fn look_up(&self, call: &Call<'_>) -> Lookup {
@@ -125,7 +126,7 @@ impl PredictionCache {
             return Lookup::Skipped;
         }
         let key = self.key(call);
-        let found = self.find(&key);
+        let found = self.store.get_at_once(&key, || self.clock.now());
         self.sampling.record(found.is_some());
         match found {
             Some(entry) => Lookup::Hit(entry),

@@ -64,6 +64,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[inline]
+fn found(table: &HashTable<Arc<Entry>>, key: &Key) -> Option<Arc<Entry>> {
+    table.find(key.hash, |entry| *entry.words == *key.words).cloned()
+}
+
 impl Shard {
     fn with_table<T>(&self, change: impl FnOnce(&mut HashTable<Arc<Entry>>) -> T) -> T {
         change(&mut self.table.write().unwrap_or_else(PoisonError::into_inner))
@@ -104,19 +109,32 @@ impl Store {
     }
 
     /// The entry of a key, which is used by that; `now` is asked for entries that expire alone.
-    #[inline]
     pub(super) fn get(&self, key: &Key, now: impl FnOnce() -> Duration) -> Option<Arc<Entry>> {
         let shard = self.shard(key.hash);
-        let table = shard.table.read().unwrap_or_else(PoisonError::into_inner);
-        let entry = table.find(key.hash, |entry| *entry.words == *key.words)?.clone();
-        drop(table);
+        let entry = found(&shard.table.read().unwrap_or_else(PoisonError::into_inner), key)?;
         if entry.expires_at.is_some_and(|end| now() >= end) {
             self.expire(&entry);
             return None;
         }
+        Some(self.used(shard, entry))
+    }
+
+    /// The same without waiting for anyone; `None` also where somebody is adding or removing.
+    #[inline]
+    pub(super) fn get_at_once(&self, key: &Key, now: impl FnOnce() -> Duration) -> Option<Arc<Entry>> {
+        let shard = self.shard(key.hash);
+        let entry = found(&*shard.table.try_read().ok()?, key)?;
+        if entry.expires_at.is_some_and(|end| now() >= end) {
+            return None;
+        }
+        Some(self.used(shard, entry))
+    }
+
+    #[inline]
+    fn used(&self, shard: &Shard, entry: Arc<Entry>) -> Arc<Entry> {
         entry.used_at.store(self.tick(), Ordering::Relaxed);
         shard.hits.fetch_add(1, Ordering::Relaxed);
-        Some(entry)
+        entry
     }
 
     /// Keeps an entry in place of one with the same key, and evicts what is too much; false if it is too large by itself.

@@ -47,6 +47,17 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// The bytes of all tensors fed.
+    #[inline]
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        let byte_len = |feed: &Feed| match &feed.value {
+            Input::Tensor(view) => view.byte_len(),
+            Input::Value(_) => 0,
+        };
+        self.feeds.iter().map(byte_len).sum()
+    }
+
     /// The shapes of all inputs; `None` where a value is no plain tensor, since its shape says little.
     #[inline]
     #[must_use]
