@@ -396,3 +396,40 @@ def test_a_call_takes_no_arguments() -> None:
     call = _session("double").bind({"x": ones(1, 4)})
     with pytest.raises(TypeError):
         call(1)
+
+
+def _session_of_negation(kind: str) -> Any:
+    return inferlite.InferenceSession(make_models.parse(f"g ({kind}[n] x) => ({kind}[n] y) {{ y = Neg(x) }}"))
+
+
+@pytest.mark.parametrize("size", [4, 1000, 20_000])
+def test_bound_memory_of_another_type_is_refused_even_where_it_lies_in_the_same_place(size: int) -> None:
+    for _ in range(20):
+        x, y = np.ones(size), np.zeros(size)
+        call = _session_of_negation("double").bind({"x": x}, {"y": y})
+        y.__setstate__((1, (size,), np.dtype(">i2"), False, bytes(2 * size)))  # type: ignore[attr-defined]
+        with pytest.raises(ValueError, match="the memory of a bound array has been exchanged: bind it anew"):
+            call()
+
+
+def test_a_bound_view_is_refused_once_the_memory_it_looks_into_was_exchanged() -> None:
+    base = np.ones(1000, np.float32)
+    call = _session_of_negation("float").bind({"x": base[:]})
+    base.__setstate__((1, (2,), np.dtype(np.float32), False, bytes(8)))  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="the memory of a bound array has been exchanged: bind it anew"):
+        call()
+
+
+def test_a_call_that_its_own_array_holds_is_collected() -> None:
+    class Holding(np.ndarray):
+        call: Any
+
+    session = _session_of_negation("float")
+    gone = []
+    for _ in range(3):
+        array = np.ones(4, np.float32).view(Holding)
+        array.call = session.bind({"x": array})
+        gone.append(weakref.ref(array))
+        del array
+    gc.collect()
+    assert [reference() for reference in gone] == [None] * 3

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from hypothesis import given, strategies as st
 
+import cases
 import child
 import inferlite
 import oracle
@@ -468,3 +469,21 @@ def test_a_child_begins_with_an_empty_cache_whatever_its_parent_was_doing(child_
         [thread.join() for thread in threads]
     """
     child.run(code, child_environment)
+
+
+ODD = {**cases.BAD_INPUT, **cases.VALUES}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_whatever_is_fed_ends_as_in_onnxruntime_however_often(name: str) -> None:
+    case = ODD[name]
+    content = make_models.build(case.model) if isinstance(case.model, str) else case.model
+    outcome = oracle.outcome(lambda: inferlite.InferenceSession(content, cache=inferlite.Cache(allow_random=True)))
+    if outcome.error is not None:
+        pytest.skip("such a model cannot be loaded, which other tests compare")
+    plain = inferlite.InferenceSession(content)
+    for _ in range(3):
+        given = oracle.outcome(lambda: outcome.value.run(case.outputs(), case.feed()))
+        wanted = oracle.outcome(lambda: plain.run(case.outputs(), case.feed()))
+        oracle.assert_same_outcome(given, wanted)

@@ -363,3 +363,17 @@ def test_a_session_without_init_says_so(backend: str) -> None:
 def test_only_public_names_are_listed() -> None:
     listed = [name for name in dir(inferlite) if not name.startswith("__")]
     assert listed == sorted(name for name in inferlite.__all__ if not name.startswith("__"))
+
+
+def test_a_session_keeps_its_model_or_takes_the_new_one_but_never_mixes_them(backend: str) -> None:
+    first, second = (make_models.parse(f"g (float[n] x) => (float[n] y) {{ y = {op}(x, x) }}") for op in ("Add", "Mul"))
+    session = inferlite.InferenceSession(first)
+    given = oracle.outcome(lambda: session.__init__(second))  # type: ignore[misc]
+    (y,) = session.run(None, {"x": np.float32([3.0])})
+    if backend == "native":
+        assert isinstance(given.error, RuntimeError)
+        assert "make a new one instead of calling `__init__` again" in str(given.error)
+        assert y.tolist() == [6.0]
+    else:
+        assert given.error is None
+        assert y.tolist() == [9.0]

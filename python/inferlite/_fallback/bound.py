@@ -41,7 +41,7 @@ class BoundCall:
         feed = _checked_inputs(session, inputs)
         given = _checked_outputs(session, outputs) if isinstance(outputs, Mapping) else {}
         _refuse_shared(feed, given)
-        bound = [*feed.values(), *given.values()]
+        bound = [owner for array in (*feed.values(), *given.values()) for owner in _with_owner(array)]
         # numpy moves no array that a weak reference looks at, not even by `resize(refcheck=False)`.
         self._pins = [weakref.ref(array) for array in bound]
         self._places = [(array, _place(array)) for array in bound]
@@ -77,6 +77,14 @@ class BoundCall:
             return self._run()
         finally:
             self._lock.release()
+
+
+def _with_owner(array: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    """The array, and the one whose memory it looks into."""
+    owner = array
+    while not owner.flags.owndata and isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return [array] if owner is array else [array, owner]
 
 
 def _place(array: np.ndarray[Any, Any]) -> tuple[int, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
+import weakref
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
@@ -11,7 +13,7 @@ from typing import Any, Final
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 _numbers: Final = count(1)
-_left_behind: Final[list[Any]] = []
+_sessions: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
 
 class _Process:
@@ -42,7 +44,8 @@ class ModelFile:
         try:
             is_same = _identity(self.path) == self.identity
         except OSError:
-            is_same = False
+            # Loading it says so.
+            return
         if not is_same:
             message = (
                 "[ONNXRuntimeError] : 1 : FAIL : the session was made before this process forked, and has to load "
@@ -66,14 +69,17 @@ def rebuilding() -> threading.Lock:
     return _Process.rebuilding
 
 
-def leave_behind(session: object) -> None:
-    """Keep a parent's session from being destroyed: its threads are gone, and its end would wait for them."""
-    _left_behind.append(session)
+def watch(session: object) -> None:
+    """Leave what this session holds behind in every child."""
+    _sessions.add(session)
 
 
 def _in_child() -> None:
     _Process.generation = next(_numbers)
     _Process.rebuilding = threading.Lock()
+    for session in list(_sessions):
+        # Never destroyed, not even when the interpreter ends: the threads that its end would wait for are gone.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._sess))  # noqa: SLF001 - of this package
 
 
 if hasattr(os, "register_at_fork"):

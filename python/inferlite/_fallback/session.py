@@ -72,6 +72,7 @@ class InferenceSession(onnxruntime.InferenceSession):
         self._is_creating = True
         self._generation = forks.generation()
         self._file = forks.ModelFile.of(path_or_bytes)
+        self._disabled_optimizers = kwargs.get("disabled_optimizers")
         try:
             # onnxruntime's own way to fall back prints to standard output; `_create_inference_session` does it here.
             super().__init__(
@@ -79,6 +80,7 @@ class InferenceSession(onnxruntime.InferenceSession):
             )
         finally:
             self._is_creating = False
+        forks.watch(self)
         declared = (*self.get_inputs(), *self.get_overridable_initializers())
         self._input_types = {argument.name: argument.type for argument in declared}
         self._output_names = [argument.name for argument in self.get_outputs()]
@@ -217,15 +219,16 @@ class InferenceSession(onnxruntime.InferenceSession):
         with forks.rebuilding():
             if self._generation == forks.generation():
                 return
-            forks.leave_behind(self._sess)
             if self._file is not None:
+                self._file.refuse_changed()
                 self._model_path = self._file.path
             self._sess_options = self._sess_options_initial
             # A list: `get_provider_options` is keyed in another order.
             options = [self._provider_options.get(name, {}) for name in self._providers]
             with _writing_nothing(self._sess_options):
-                super()._create_inference_session(list(self._providers), options)
+                super()._create_inference_session(list(self._providers), options, self._disabled_optimizers)
             if self._file is not None:
+                # Once more: it may have changed while it was read.
                 self._file.refuse_changed()
             self._generation = forks.generation()
 

@@ -183,7 +183,7 @@ pub struct SequenceType {
 
 /// Operators of ONNX whose outputs get their shapes from the shapes of the inputs and from attributes, never from
 /// values, and that give the same answer every time.
-const SHAPED_BY_SHAPES: [&str; 91] = [
+const SHAPED_BY_SHAPES: [&str; 90] = [
     "Abs",
     "Acos",
     "Acosh",
@@ -245,7 +245,6 @@ const SHAPED_BY_SHAPES: [&str; 91] = [
     "MaxPool",
     "Mean",
     "Min",
-    "Mod",
     "Mul",
     "Neg",
     "Normalizer",

@@ -141,14 +141,31 @@ impl<'a, 'py> Array<'a, 'py> {
         unsafe { Bound::from_borrowed_ptr_or_opt(self.0.py(), self.fields().base) }
     }
 
-    /// Whether the memory is still at this address, and holds so many elements.
+    /// Where the memory is, and what it holds: address, number of elements, numpy's number for their type.
     #[inline]
-    pub(crate) fn is_at(&self, address: usize, elements: usize) -> bool {
+    pub(crate) fn place(&self) -> (usize, usize, c_int) {
         let count = self
             .extents()
             .iter()
             .fold(1, |count, &extent| count * extent.cast_unsigned());
-        self.fields().data.addr() == address && count == elements
+        let (number, is_swapped) = self.type_number();
+        (
+            self.fields().data.addr(),
+            count,
+            if is_swapped { !number } else { number },
+        )
+    }
+
+    /// The array whose memory this one looks into, itself if there is none.
+    pub(crate) fn owner(&self) -> Bound<'py, PyAny> {
+        let mut owner = self.0.clone();
+        while !Array(&owner).owns_data() {
+            match Array(&owner).base().filter(is_array) {
+                Some(base) => owner = base,
+                None => break,
+            }
+        }
+        owner
     }
 
     /// Whether somebody could move or free the memory while the array lives.
@@ -184,13 +201,7 @@ impl<'py> Pins<'py> {
     pub(crate) fn forbid_resizing(&mut self) -> PyResult<()> {
         for array in &self.arrays {
             // A view can move when the array that it looks into does.
-            let mut owner = array.clone();
-            while !Array(&owner).owns_data() {
-                match Array(&owner).base().filter(is_array) {
-                    Some(base) => owner = base,
-                    None => break,
-                }
-            }
+            let owner = Array(array).owner();
             if Array(&owner).owns_data() {
                 // SAFETY: a live array, whose class supports weak references; no callback.
                 let reference = unsafe { ffi::PyWeakref_NewRef(owner.as_ptr(), std::ptr::null_mut()) };

@@ -1,6 +1,7 @@
 #![expect(unsafe_code, reason = "binds memory that Python keeps alive")]
 //! A call whose arrays are bound once.
 
+use std::ffi::c_int;
 use std::sync::Arc;
 
 use inferlite_core::pace::Workload;
@@ -8,6 +9,7 @@ use inferlite_core::runtime::Argument;
 use inferlite_core::runtime::ort::{Binding, Fetch};
 use inferlite_core::{Error, ErrorKind, Model, TensorView};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyMapping};
 use smallvec::SmallVec;
@@ -40,25 +42,32 @@ pub(crate) struct PyBoundCall {
     makes_everything: bool,
     overwrites_everything: bool,
     places: Vec<Place>,
-    _pinned: Vec<Py<PyAny>>,
+    pinned: Vec<Py<PyAny>>,
 }
 
-/// A bound array, and where its memory was when it was bound.
+/// A bound array, or one whose memory it looks into, and where that memory was when it was bound.
 struct Place {
     array: Py<PyAny>,
-    address: usize,
-    elements: usize,
+    was: (usize, usize, c_int),
     is_overwritten: bool,
 }
 
 impl Place {
-    fn new(array: &Bound<'_, PyAny>, view: &TensorView, is_overwritten: bool) -> Self {
-        Self {
+    fn new(array: &Bound<'_, PyAny>, is_overwritten: bool) -> Option<Self> {
+        Some(Self {
             array: array.clone().unbind(),
-            address: view.data().addr(),
-            elements: view.elements(),
+            was: Array::new(array)?.place(),
             is_overwritten,
-        }
+        })
+    }
+
+    /// The places of an array, and of the one whose memory it looks into.
+    fn of(array: &Bound<'_, PyAny>, is_overwritten: bool) -> impl Iterator<Item = Self> {
+        let owner = Array::new(array)
+            .map(|array| array.owner())
+            .filter(|owner| !owner.is(array));
+        let owner = owner.and_then(|owner| Self::new(&owner, false));
+        Self::new(array, is_overwritten).into_iter().chain(owner)
     }
 
     #[inline]
@@ -71,13 +80,13 @@ impl Place {
     #[inline]
     fn is_usable(&self, py: Python<'_>) -> bool {
         self.with_array(py, |array| {
-            array.is_at(self.address, self.elements) && (!self.is_overwritten || array.is_writable())
+            array.place() == self.was && (!self.is_overwritten || array.is_writable())
         })
     }
 
     #[cold]
     fn refusal(&self, py: Python<'_>) -> PyErr {
-        let is_there = self.with_array(py, |array| array.is_at(self.address, self.elements));
+        let is_there = self.with_array(py, |array| array.place() == self.was);
         PyValueError::new_err(if is_there {
             "the array of a bound output has become read-only: bind it anew"
         } else {
@@ -108,7 +117,7 @@ impl PyBoundCall {
                 return Err(PyValueError::new_err(format!("input `{name}` is bound twice")).into());
             }
             let view = bindable("input", &signature.inputs[index], &array)?;
-            places.push(Place::new(&array, &view, false));
+            places.extend(Place::of(&array, false));
             feeds.push((index, view));
             pins.keep(array);
         }
@@ -151,7 +160,7 @@ impl PyBoundCall {
                     ))
                     .into());
                 }
-                places.push(Place::new(&array, &view, true));
+                places.extend(Place::of(&array, true));
                 fetches.push(Fetch {
                     index,
                     into: Some(view),
@@ -180,7 +189,7 @@ impl PyBoundCall {
             makes_everything: given.iter().all(Option::is_none),
             given,
             places,
-            _pinned: pins.unbind(),
+            pinned: pins.unbind(),
         })
     }
 
@@ -201,7 +210,6 @@ impl PyBoundCall {
                 run()
             })
         };
-        logging::forward(py)?;
         let (done, _) = result?;
         Ok(done)
     }
@@ -217,6 +225,30 @@ impl PyBoundCall {
 #[pymethods]
 impl PyBoundCall {
     fn __call__<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyList>, PyCoreError> {
+        let result = self.call(py);
+        // A handler may call this again, so it comes after the turn.
+        logging::forward(py)?;
+        result
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let places = self.places.iter().map(|place| &place.array);
+        let given = self.given.iter().flatten();
+        places
+            .chain(given)
+            .chain(&self.pinned)
+            .try_for_each(|array| visit.call(array))
+    }
+
+    /// Seconds for so many bare runs of the runtime with the same things bound: what benchmarks compare a call with.
+    fn _time_runtime(&self, iterations: usize) -> Result<f64, PyCoreError> {
+        Ok(self.enter()?.time_runtime(iterations)?.as_secs_f64())
+    }
+}
+
+impl PyBoundCall {
+    #[inline]
+    fn call<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyList>, PyCoreError> {
         let mut binding = self.enter()?;
         if let Some(unusable) = self.places.iter().find(|place| !place.is_usable(py)) {
             return Err(unusable.refusal(py).into());
@@ -240,11 +272,6 @@ impl PyBoundCall {
             });
         }
         Ok(PyList::new(py, objects)?)
-    }
-
-    /// Seconds for so many bare runs of the runtime with the same things bound: what benchmarks compare a call with.
-    fn _time_runtime(&self, iterations: usize) -> Result<f64, PyCoreError> {
-        Ok(self.enter()?.time_runtime(iterations)?.as_secs_f64())
     }
 }
 

@@ -125,6 +125,11 @@ impl PySession {
         hold_gil: bool,
         cache: Option<live_cache::Given>,
     ) -> Result<(), PyCoreError> {
+        if self.opened.get().is_some() {
+            return Err(
+                runtime_error("a session is made once: make a new one instead of calling `__init__` again").into(),
+            );
+        }
         let source = source(model)?;
         let settings = session_settings(settings, providers)?;
         let engine = boundary::detach(py, || OrtEngine::load(source, settings));

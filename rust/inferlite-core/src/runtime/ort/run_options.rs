@@ -1,6 +1,7 @@
 #![expect(unsafe_code, reason = "the C interface of ONNX Runtime")]
 //! Options of a single run.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ort_sys::OrtRunOptions;
@@ -24,7 +25,7 @@ struct Settings {
     log_severity_level: Option<i32>,
     log_verbosity_level: Option<i32>,
     logid: Option<String>,
-    config_entries: Vec<(String, String)>,
+    config_entries: BTreeMap<String, String>,
 }
 
 impl RunOptions {
@@ -133,7 +134,7 @@ impl RunOptions {
             "alive, and nobody else's now; two C strings, which are copied",
             { AddRunConfigEntry(self.handle.as_ptr(), c_key.as_ptr(), c_value.as_ptr()) }
         )?;
-        self.settings.config_entries.push((key.to_owned(), value.to_owned()));
+        self.settings.config_entries.insert(key.to_owned(), value.to_owned());
         Ok(())
     }
 }
