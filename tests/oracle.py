@@ -116,6 +116,12 @@ DIFFERENCES = (
         reason="names are looked up before anything is computed",
     ),
     Difference(
+        case="`__init__` called again on a session",
+        onnxruntime="replaces the model",
+        inferlite="RuntimeError, and the session keeps its model (native back end)",
+        reason="runs of other threads and bound calls would change their model on the way",
+    ),
+    Difference(
         case="a session made before `fork()`, in the child",
         onnxruntime="waits for ever for threads that stayed in the parent, where a session has any",
         inferlite="loads the model again on first use; Fail if its file has changed, NoSuchFile if it is gone",

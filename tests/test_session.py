@@ -365,6 +365,7 @@ def test_only_public_names_are_listed() -> None:
     assert listed == sorted(name for name in inferlite.__all__ if not name.startswith("__"))
 
 
+@oracle.proves("`__init__` called again on a session")
 def test_a_session_keeps_its_model_or_takes_the_new_one_but_never_mixes_them(backend: str) -> None:
     first, second = (make_models.parse(f"g (float[n] x) => (float[n] y) {{ y = {op}(x, x) }}") for op in ("Add", "Mul"))
     session = inferlite.InferenceSession(first)
