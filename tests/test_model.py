@@ -752,3 +752,14 @@ def test_a_model_shows_its_name() -> None:
 
 def test_the_class_is_the_active_back_ends() -> None:
     assert type(_load(DOUBLE)) is inferlite.Model
+
+
+def test_an_optional_tensor_is_read_as_any_other() -> None:
+    model = _parsed("g (optional(int64[n]) o) => (int64[n] y) { y = OptionalGetElement(o) }", "m")
+    for value in ([1, 2], (1, 2), range(1, 3), np.array([1, 2])):
+        assert model(o=value).tolist() == [1, 2]
+    for value, text in {
+        1.5: "has dtype float64, but model `m` expects int64: pass `numpy.asarray(o).astype(numpy.int64)`",
+        1: "has shape [], but model `m` expects [n]",
+    }.items():
+        assert _message(lambda value=value: model(o=value), InvalidInputError) == f"input `o` {text}"

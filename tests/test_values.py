@@ -130,6 +130,28 @@ def test_objects_that_fail_to_become_text_raise_their_own_exception(wrap: Callab
         ours.run(None, {"x": wrap(_Unspeakable(None))})
 
 
+class _Unrepresentable:
+    def __repr__(self) -> str:
+        message = "not today"
+        raise LookupError(message)
+
+    def __str__(self) -> str:
+        return "text"
+
+
+def test_lists_among_the_strings_that_fail_to_become_text_do_so_too() -> None:
+    ours, _ = oracle.pair("strings")
+    deep: list[object] = ["a"]
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(RecursionError):
+        ours.run(None, {"x": deep})
+    # The rows of a ragged list are its items, and the text of a list has those of `repr`.
+    for value in ([["a", _Unrepresentable()], ["b"]], np.array([["a", _Unrepresentable()], ["b"]], object)):
+        with pytest.raises(LookupError, match=r"^not today$"):
+            ours.run(None, {"x": value})
+
+
 def test_objects_for_an_input_of_numbers_are_not_fatal_either() -> None:
     ours, _ = oracle.pair("identity")
     with pytest.raises(LookupError, match=r"^not today$"):

@@ -39,9 +39,11 @@ class Reader:
             tuple(tensor_spec(*description) for description in outputs),
         )
         declared = (*inputs, *overridable)
-        self._specs = {description[0]: tensor_spec(*description) for description in declared}
+        self._names = dict.fromkeys(name for name, _, _ in declared)
         self._optional = {name for name, type_string, _ in declared if type_string.startswith("optional")}
-        self._tensors = {name for name, type_string, _ in declared if element_type(type_string) is not None}
+        # An optional tensor that is given is read as any other.
+        present = [(name, _unwrapped(type_string), axes) for name, type_string, axes in declared]
+        self._tensors = {spec[0]: tensor_spec(*spec) for spec in present if element_type(spec[1]) is not None}
         self._outputs = [spec.name for spec in self.signature.outputs]
 
     def feed(self, inputs: Any, named: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - anything may come
@@ -52,13 +54,14 @@ class Reader:
         """
         given = self._given(inputs, named)
         feed = {}
-        for name, spec in self._specs.items():
+        for name in self._names:
             if name not in given:
                 continue
             value = given[name]
             # None is as good as leaving an optional input out.
             if value is not None or name not in self._optional:
-                feed[name] = checks.tensor(self._name, spec, value) if name in self._tensors else value
+                spec = self._tensors.get(name)
+                feed[name] = value if spec is None else checks.tensor(self._name, spec, value)
         return feed
 
     def wanted(self, outputs: Sequence[str] | str | None) -> list[str]:
@@ -92,9 +95,14 @@ class Reader:
         else:
             raise checks.several_inputs(self._name, self.signature.inputs)
         for name in given:
-            if name not in self._specs:
+            if name not in self._names:
                 raise checks.unknown_input(self._name, name, self.signature.inputs)
         for spec in self.signature.inputs:
             if spec.name not in given and spec.name not in self._optional:
                 raise checks.missing_input(self._name, spec.name, self.signature.inputs)
         return given
+
+
+def _unwrapped(type_string: str) -> str:
+    inner = type_string.removeprefix("optional(")
+    return type_string if inner == type_string else inner.removesuffix(")")

@@ -10,9 +10,6 @@ import numpy as np
 # Types whose str() cannot raise; onnxruntime crashes when the str() of an object does.
 _PLAIN: Final = frozenset({str, bytes, int, float, bool, complex, type(None)})
 
-# numpy takes no deeper list.
-_MAX_DEPTH: Final = 64
-
 
 def readable_feed(feed: Any, types: Mapping[str, str]) -> Any:  # noqa: ANN401 - onnxruntime checks the feed
     """The feed, or a copy in which the arrays that onnxruntime misreads are replaced.
@@ -58,7 +55,7 @@ def _readable(value: Any, declared: str) -> Any:  # noqa: ANN401 - anything may 
     if isinstance(value, np.ndarray):
         if value.dtype.kind == "O":
             # Whatever the input is declared to be.
-            _try_str(value.ravel().tolist(), 0)
+            _try_str(value)
         return readable_array(value)
     if _looks_like_array(value):
         message = f"Unable to handle object of type {type(value)}"
@@ -68,7 +65,7 @@ def _readable(value: Any, declared: str) -> Any:  # noqa: ANN401 - anything may 
     if "seq(" in declared:
         return _readable_sequence(value, declared)
     if "string" in declared:
-        _try_str(value, 0)
+        _try_str_of_list(value)
     return value
 
 
@@ -86,12 +83,16 @@ def _looks_like_array(value: object) -> bool:
     return hasattr(value, "__array_finalize__") and not isinstance(value, np.ndarray)
 
 
-def _try_str(items: list[Any], depth: int) -> None:
-    for item in items:
-        if type(item) in _PLAIN:
-            continue
-        if isinstance(item, list):
-            if depth < _MAX_DEPTH:
-                _try_str(item, depth + 1)
-        else:
+def _try_str_of_list(value: list[Any]) -> None:
+    try:
+        items = np.asarray(value, dtype=object)
+    except Exception:  # noqa: BLE001 - onnxruntime makes the same array, and says in its own words that it cannot
+        return
+    _try_str(items)
+
+
+def _try_str(items: np.ndarray[Any, Any]) -> None:
+    for item in items.ravel().tolist():
+        # A list may be an item, too: of rows of odd lengths, or nested deeper than arrays have axes.
+        if type(item) not in _PLAIN:
             str(item)
