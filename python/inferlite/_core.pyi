@@ -46,7 +46,7 @@ class Model:
         settings: dict[str, Any],
         providers: Sequence[tuple[str, dict[str, str]]],
         hold_gil: bool,
-        cache: tuple[int, int | None, float | None] | None = None,
+        cache: dict[str, Any] | None = None,
     ) -> Self: ...
     @property
     def cache(self) -> PredictionCache | None: ...
@@ -99,7 +99,7 @@ class Session:
         settings: dict[str, Any],
         providers: Sequence[tuple[str, dict[str, str]]],
         hold_gil: bool,
-        cache: tuple[int, int | None, float | None] | None = None,
+        cache: dict[str, Any] | None = None,
     ) -> None: ...
     def _outputs(self) -> list[tuple[str, str, list[int | str | None]]]: ...
     def _overridable_initializers(self) -> list[tuple[str, str, list[int | str | None]]]: ...

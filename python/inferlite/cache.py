@@ -83,9 +83,9 @@ class Cache:
             raise TypeError(message)
         return cls(max_bytes=given)
 
-    def _given(self) -> tuple[int, int | None, float | None]:
+    def _given(self) -> dict[str, Any]:
         """What the back ends take."""
-        return parse_size(self.max_bytes), self.max_entries, self.ttl
+        return {"max_bytes": parse_size(self.max_bytes), "max_entries": self.max_entries, "ttl": self.ttl}
 
 
 def parse_size(size: int | str) -> int:

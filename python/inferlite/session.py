@@ -46,7 +46,7 @@ class InferenceSession(_core.Session):
 
     # What most sessions never change stays with the class: after a model was made, the caches hold its code, and each
     # line here costs several times what it does in a loop of its own.
-    _cache_settings: tuple[int, int | None, float | None] | None = None
+    _cache_settings: dict[str, Any] | None = None
     _fall_back = True
     _fallback_providers: Sequence[str] = _CPU_ALONE
     _model_path: str | None = None
@@ -252,7 +252,7 @@ def settings_for(
     return session_settings(options, disabled_optimizers, providers_given=providers_given)
 
 
-def _cache_settings(model: str | bytes, given: Cache | str | int) -> tuple[int, int | None, float | None] | None:
+def _cache_settings(model: str | bytes, given: Cache | str | int) -> dict[str, Any] | None:
     from inferlite._model_file import random_node  # noqa: PLC0415 - most sessions have no cache
     from inferlite.cache import Cache, refuse_random  # noqa: PLC0415
 

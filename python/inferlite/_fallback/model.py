@@ -46,7 +46,7 @@ class Model:
         name: str,
         session_options: onnxruntime.SessionOptions | None = None,
         providers: Sequence[tuple[str, dict[str, str]]] = (),
-        cache: tuple[int, int | None, float | None] | None = None,
+        cache: dict[str, Any] | None = None,
     ) -> None:
         """Load a model.
 
@@ -73,7 +73,7 @@ class Model:
         self._session: InferenceSession | None = session
         self._name = name or session.get_modelmeta().graph_name or "model"
         self._stats = CallStats()
-        self._answers = None if cache is None else Answers(*cache)
+        self._answers = None if cache is None else Answers(**cache)
         outputs = session.get_outputs()
         self._reader = Reader(
             self._name,

@@ -272,7 +272,7 @@ def _answers(model: object, given: Cache | str | int | None) -> Answers | None:
     if not settings.allow_random:
         source = model if isinstance(model, bytes) else str(model)
         refuse_random("", random_node(source, native=False))
-    return Answers(*settings._given())  # noqa: SLF001 - a class of this package
+    return Answers(**settings._given())  # noqa: SLF001 - a class of this package
 
 
 def _own(value: Any) -> Any:  # noqa: ANN401 - whatever the model gives

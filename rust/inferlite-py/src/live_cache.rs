@@ -10,14 +10,21 @@ use pyo3::types::PyTuple;
 
 use crate::boundary::detach;
 
-/// `inferlite.Cache` as the Python layer hands it over: bytes, entries, seconds.
-pub(crate) type Given = (usize, Option<usize>, Option<f64>);
+/// `inferlite.Cache` as the Python layer hands it over.
+#[derive(FromPyObject, Clone, Copy)]
+#[pyo3(from_item_all)]
+pub(crate) struct Given {
+    max_bytes: usize,
+    max_entries: Option<usize>,
+    /// In seconds.
+    ttl: Option<f64>,
+}
 
-pub(crate) fn settings((max_bytes, max_entries, ttl): Given) -> CacheSettings {
+pub(crate) fn settings(given: Given) -> CacheSettings {
     CacheSettings {
-        limits: limits(max_bytes, max_entries),
+        limits: limits(given.max_bytes, given.max_entries),
         // Seconds beyond what a duration holds are as good as for ever.
-        ttl: ttl.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        ttl: given.ttl.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
     }
 }
 
