@@ -40,6 +40,7 @@ def native(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     core, session = ModuleType("inferlite._core"), ModuleType("inferlite.session")
     core.Model, session.InferenceSession = type("Model", (), {}), type("InferenceSession", (), {})  # type: ignore[attr-defined]
     core.load_runtime = lambda path: None  # type: ignore[attr-defined]  # noqa: ARG005
+    core._shut_gate = lambda: None  # type: ignore[attr-defined]
     for name, module in (("_core", core), ("session", session)):
         monkeypatch.setitem(sys.modules, f"inferlite.{name}", module)
         monkeypatch.setattr(inferlite, name, module, raising=False)

@@ -14,6 +14,8 @@ CLASSES = {
     "ModelLoadError": RuntimeError,
     "ModelRunError": RuntimeError,
     "ModelClosedError": RuntimeError,
+    "DeadlineExceededError": TimeoutError,
+    "QueueFullError": RuntimeError,
     "BackendUnavailableError": RuntimeError,
 }
 

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from inferlite.cache import Cache, PredictionCache
     from inferlite.exceptions import (
         BackendUnavailableError,
+        DeadlineExceededError,
         InferliteError,
         InvalidInputError,
         ModelClosedError,
         ModelLoadError,
         ModelRunError,
+        QueueFullError,
     )
     from inferlite.metadata import CacheStats, Latency, ModelMetadata, NodeArg, Signature, Stats, TensorSpec
     from inferlite.model import load
@@ -45,6 +47,7 @@ __all__ = [
     "BackendUnavailableError",
     "Cache",
     "CacheStats",
+    "DeadlineExceededError",
     "InferenceSession",
     "InferliteError",
     "InvalidInputError",
@@ -56,6 +59,7 @@ __all__ = [
     "ModelRunError",
     "NodeArg",
     "PredictionCache",
+    "QueueFullError",
     "RunOptions",
     "SessionOptions",
     "Signature",
@@ -68,6 +72,7 @@ __all__ = [
 
 _MODULES = {
     "BackendUnavailableError": "exceptions",
+    "DeadlineExceededError": "exceptions",
     "Cache": "cache",
     "CacheStats": "metadata",
     "InferliteError": "exceptions",
@@ -77,6 +82,7 @@ _MODULES = {
     "ModelLoadError": "exceptions",
     "ModelMetadata": "metadata",
     "ModelRunError": "exceptions",
+    "QueueFullError": "exceptions",
     "NodeArg": "metadata",
     "PredictionCache": "cache",
     "RunOptions": "options",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import warnings
@@ -119,6 +120,8 @@ def _native() -> Backend:
         message = f"the native part of inferlite cannot be imported: {error}"
         raise BackendUnavailableError(message) from error
     _core.load_runtime(str(find_library()))
+    # Threads of the native part tell event loops of answers, until the interpreter ends.
+    atexit.register(_core._shut_gate)  # noqa: SLF001 - of this package
     from inferlite.session import InferenceSession  # noqa: PLC0415 - needs the native part
 
     return Backend("native", InferenceSession, _core.Model)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from inferlite.capabilities import refuse
-from inferlite.exceptions import InvalidInputError
+from inferlite.exceptions import DeadlineExceededError, InvalidInputError, QueueFullError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,6 +29,9 @@ _CONVERTED: Final = (list, tuple, range, bool, int, float, complex, str, bytes)
 # What arrays of a kind can hold: numpy's kinds, and the classes of single items. A rounded number counts as held.
 _HELD_KINDS: Final = {"b": "b", "i": "biu", "u": "biu", "f": "biuf"}
 _HELD_CLASSES: Final = {"b": bool, "i": Integral, "u": Integral, "f": Real}
+
+# Seconds, beyond which clocks of some platforms cannot count.
+_FOR_EVER: Final = 1e9
 
 # numpy 1 has no `numpy.bool`.
 _ATTRIBUTES: Final = {"bool": "bool_"}
@@ -68,6 +71,34 @@ def no_names(model: str, outputs: object) -> InvalidInputError:
     return InvalidInputError(
         f"`outputs` of model `{model}` must be a name or a list of names, not {type(outputs).__name__}"
     )
+
+
+def timeout(seconds: object) -> float | None:
+    """The seconds that an answer may take; None for ever.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is negative, or no number at all.
+    """
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, Real):
+        message = f"`timeout` must be seconds or None, not {seconds!r}"
+        raise TypeError(message)
+    if not float(seconds) >= 0:
+        message = f"`timeout` must be at least 0 seconds, not {seconds}: pass None to wait for as long as it takes"
+        raise ValueError(message)
+    return float(seconds) if seconds < _FOR_EVER else None
+
+
+def deadline_exceeded(model: str, seconds: float | None) -> DeadlineExceededError:
+    """An answer did not come in time."""
+    return DeadlineExceededError(f"model `{model}` did not answer within {seconds} s")
+
+
+def queue_full(model: str, waiting: int) -> QueueFullError:
+    """Too many calls wait for a thread."""
+    return QueueFullError(f"model `{model}`: {waiting} calls are waiting for a thread already")
 
 
 def tensor(model: str, spec: TensorSpec, value: object) -> np.ndarray[Any, Any]:

@@ -1,6 +1,6 @@
 # The native part. `inferlite.Model` is its class; everything else here is for inferlite's own Python modules.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, final
 
@@ -14,6 +14,8 @@ __all__ = [
     "Model",
     "RunOptions",
     "Session",
+    "Ticket",
+    "_shut_gate",
     "available_providers",
     "available_threads",
     "build_profile",
@@ -23,6 +25,7 @@ __all__ = [
     "runtime_version",
 ]
 
+def _shut_gate() -> None: ...
 def available_providers() -> list[str]: ...
 def available_threads() -> int: ...
 def build_profile() -> Literal["debug", "release"]: ...
@@ -58,7 +61,15 @@ class Model:
     def name(self) -> str: ...
     @property
     def signature(self) -> Signature: ...
-    def __call__(self, inputs: Any = None, /, *, outputs: Sequence[str] | str | None = None, **named: Any) -> Any: ...
+    def __call__(
+        self,
+        inputs: Any = None,
+        /,
+        *,
+        outputs: Sequence[str] | str | None = None,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> Any: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self,
@@ -71,8 +82,25 @@ class Model:
     def _cache_invalidate(self, inputs: Any, outputs: Sequence[str] | str | None, named: dict[str, Any]) -> bool: ...
     def _cache_resize(self, max_bytes: int, max_entries: int | None) -> None: ...
     def _cache_summary(self) -> tuple[Any, ...] | None: ...
+    def apredict(
+        self,
+        inputs: Any = None,
+        /,
+        *,
+        outputs: Sequence[str] | str | None = None,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> Coroutine[Any, Any, Any]: ...
     def close(self) -> None: ...
-    def predict(self, inputs: Any = None, /, *, outputs: Sequence[str] | str | None = None, **named: Any) -> Any: ...
+    def predict(
+        self,
+        inputs: Any = None,
+        /,
+        *,
+        outputs: Sequence[str] | str | None = None,
+        timeout: float | None = None,
+        **named: Any,
+    ) -> Any: ...
     def stats(self) -> Stats: ...
 
 @final
@@ -112,3 +140,10 @@ class Session:
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
     ) -> list[Any]: ...
+
+@final
+class Ticket:
+    def answer(self) -> tuple[Any] | None: ...
+    def leave(self) -> None: ...
+    def remaining(self) -> float | None: ...
+    def when_ended(self, callback: Callable[[], object]) -> None: ...

@@ -32,5 +32,13 @@ class ModelClosedError(InferliteError, RuntimeError):
     """A model was called after `close()`."""
 
 
+class DeadlineExceededError(InferliteError, TimeoutError):
+    """An answer did not come within the `timeout` of its caller."""
+
+
+class QueueFullError(InferliteError, RuntimeError):
+    """Too many calls wait already: try again later, or call less often."""
+
+
 class BackendUnavailableError(InferliteError, RuntimeError):
     """A back end, an engine, or something that only another back end has, was asked for and is not there."""

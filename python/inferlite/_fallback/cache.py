@@ -7,10 +7,12 @@ import os
 import threading
 import time
 from collections import OrderedDict
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from onnxruntime import RunOptions
 
 from inferlite._fallback import forks
 
@@ -53,6 +55,28 @@ class _Flight:
     has_ended: threading.Event = field(default_factory=threading.Event)
     answer: list[Any] | None = None
     error: BaseException | None = None
+    waiting: int = 1
+    options: RunOptions | None = None
+    """What ends the run, where it is one that may be ended."""
+
+    def wait(self, claim: Claim | None) -> None:
+        """Wait until it has ended.
+
+        Raises:
+            CancelledError: The claim was given up.
+        """
+        while not self.has_ended.wait(PATIENCE):
+            if claim is not None and claim.is_left:
+                raise CancelledError
+
+
+@dataclass(slots=True)
+class Claim:
+    """The interest of a caller who may give it up."""
+
+    options: RunOptions = field(default_factory=RunOptions)
+    flight: _Flight | None = None
+    is_left: bool = False
 
 
 class Answers:
@@ -83,9 +107,17 @@ class Answers:
             self._begin()
 
     def answer(
-        self, names: Sequence[str], feed: Mapping[str, Any], run: Callable[[Mapping[str, Any]], list[Any]]
+        self,
+        names: Sequence[str],
+        feed: Mapping[str, Any],
+        run: Callable[[Mapping[str, Any]], list[Any]],
+        claim: Claim | None = None,
     ) -> tuple[list[Any], bool]:
-        """The answer to a call, and whether it was run for it; `run` is given what the key stands for."""
+        """The answer to a call, and whether it was run for it; `run` is given what the key stands for.
+
+        Raises:
+            CancelledError: The claim was given up.
+        """
         self._survive_fork()
         if not self._is_due():
             self._skipped += 1
@@ -98,50 +130,94 @@ class Answers:
             entry = self._find(key)
             self._record(is_hit=entry is not None)
         if entry is not None:
-            return _copied(entry.answer), False
-        return self._compute(key, names, feed, {**feed, **kept}, run)
+            return copied_value(entry.answer), False
+        # What runs is what is keyed, whoever writes to the caller's arrays meanwhile. To compare them after the run
+        # would not do: what changes and changes back has another answer.
+        owned = {name: kept[name] if name in kept else copied_value(value) for name, value in feed.items()}
+        if len(kept) < len(feed):
+            key, _ = self._key(names, owned)
+        return self._compute(key, owned, run, claim)
+
+    def kept(self, names: Sequence[str], feed: Mapping[str, Any]) -> list[Any] | None:
+        """The answer to a call if it is kept; a call that is not is looked up once more by `answer`."""
+        self._survive_fork()
+        try:
+            key, _ = self._key(names, feed)
+        except Exception:  # noqa: BLE001 - as above
+            return None
+        with self._lock:
+            entry = self._find(key)
+            if entry is None:
+                return None
+            self._record(is_hit=True)
+        copy: list[Any] = copied_value(entry.answer)
+        return copy
 
     def _compute(
         self,
         key: Hashable,
-        names: Sequence[str],
         feed: Mapping[str, Any],
-        runs_on: Mapping[str, Any],
         run: Callable[[Mapping[str, Any]], list[Any]],
+        claim: Claim | None,
     ) -> tuple[list[Any], bool]:
         while True:
             with self._lock:
-                # Its computation may have ended since the look-up.
-                entry = self._find(key)
-                flight = self._flights.get(key)
-                leads = entry is None and flight is None
-                if leads:
-                    flight = self._flights[key] = _Flight()
-                    self._misses += 1
+                entry, flight, leads = self._join(key, claim)
                 generation = self._generation
             if entry is not None:
-                return _copied(entry.answer), False
-            assert flight is not None  # noqa: S101 - for the type checker: joined or begun above
+                return copied_value(entry.answer), False
             if leads:
                 try:
-                    results = run(runs_on)
-                    flight.answer = self._keep(key, names, feed, results, generation)
+                    results = run(feed)
+                    flight.answer = self._keep(key, results, generation)
                 except Exception as error:
                     flight.error = error
                     raise
                 finally:
                     with self._lock:
-                        del self._flights[key]
+                        if self._flights.get(key) is flight:
+                            del self._flights[key]
                     flight.has_ended.set()
                 return results, True
-            while not flight.has_ended.wait(PATIENCE):
-                pass
+            flight.wait(claim)
             if flight.error is not None:
                 self._coalesced += 1
                 raise flight.error
             if flight.answer is not None:
                 self._coalesced += 1
-                return _copied(flight.answer), False
+                return copied_value(flight.answer), False
+
+    def _join(self, key: Hashable, claim: Claim | None) -> tuple[_Entry | None, _Flight, bool]:
+        """The answer if its computation has ended since the look-up, else the computation, and whether to lead it."""
+        if claim is not None and claim.is_left:
+            raise CancelledError
+        entry = self._find(key)
+        flight = self._flights.get(key)
+        leads = entry is None and flight is None
+        if flight is None:
+            flight = _Flight(options=None if claim is None else claim.options)
+            if leads:
+                self._flights[key] = flight
+                self._misses += 1
+        else:
+            flight.waiting += 1
+        if claim is not None:
+            claim.flight = flight
+        return entry, flight, leads
+
+    def leave(self, claim: Claim) -> None:
+        """Give a claim up; the run is ended if it was the last one."""
+        with self._lock:
+            claim.is_left = True
+            flight = claim.flight
+            if flight is None or flight.has_ended.is_set():
+                return
+            flight.waiting -= 1
+            if flight.waiting == 0 and flight.options is not None:
+                # Whoever asks now begins anew.
+                for key in [key for key, other in self._flights.items() if other is flight]:
+                    del self._flights[key]
+                flight.options.terminate = True
 
     def _find(self, key: Hashable) -> _Entry | None:
         entry = self._entries.get(key)
@@ -154,13 +230,9 @@ class Answers:
         self._entries.move_to_end(key)
         return entry
 
-    def _keep(
-        self, key: Hashable, names: Sequence[str], feed: Mapping[str, Any], results: list[Any], generation: int
-    ) -> list[Any] | None:
-        """Keep an answer; None if the inputs have changed while it was computed, which makes it nobody else's."""
-        if any(_is_large(value) for value in feed.values()) and self._key(names, feed)[0] != key:
-            return None
-        answer: list[Any] = _copied(results)
+    def _keep(self, key: Hashable, results: list[Any], generation: int) -> list[Any]:
+        """Keep an answer, unless it is void by now."""
+        answer: list[Any] = copied_value(results)
         size = _size(key) + sum(map(_size, answer)) + _ENTRY_BYTES
         with self._lock:
             if generation == self._generation and size <= self.max_bytes:
@@ -266,17 +338,11 @@ class Answers:
             )
 
 
-def _is_large(value: Any) -> bool:  # noqa: ANN401
-    if isinstance(value, list):
-        return True
-    return isinstance(value, np.ndarray) and (value.dtype.hasobject or value.nbytes > DIGESTED_BYTES)
-
-
-def _copied(value: Any) -> Any:  # noqa: ANN401 - any value of a model
+def copied_value(value: Any) -> Any:  # noqa: ANN401 - any value of a model
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, list):
-        return [_copied(item) for item in value]
+        return [copied_value(item) for item in value]
     return dict(value) if isinstance(value, dict) else value
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import numpy as np
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+from inferlite import _async, _checks as checks
 from inferlite._calls import Reader
 from inferlite._checks import NUMPY_DTYPES
-from inferlite._fallback.cache import Answers
+from inferlite._fallback.cache import Answers, Claim, copied_value
 from inferlite._fallback.latency import CallStats
 from inferlite._fallback.session import InferenceSession
 from inferlite._fallback.threads import available_threads
+from inferlite._fallback.tickets import Threads, Ticket
 from inferlite.cache import live
 from inferlite.capabilities import refuse
 from inferlite.exceptions import InferliteError, InvalidInputError, ModelClosedError, ModelLoadError, ModelRunError
@@ -22,7 +26,7 @@ from inferlite.metadata import DTYPES, Signature, TensorSpec, cache_stats, eleme
 from inferlite.options import copied
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
     from types import TracebackType
 
     import onnxruntime
@@ -74,6 +78,7 @@ class Model:
         self._name = name or session.get_modelmeta().graph_name or "model"
         self._stats = CallStats()
         self._answers = None if cache is None else Answers(**cache)
+        self._threads = Threads()
         outputs = session.get_outputs()
         self._reader = Reader(
             self._name,
@@ -111,6 +116,7 @@ class Model:
         /,
         *,
         outputs: Sequence[str] | str | None = None,
+        timeout: float | None = None,
         **named: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401 - the model decides
         """Run the model; calling the model does the same.
@@ -120,6 +126,8 @@ class Model:
                 the input's dtype; lists, tuples, ranges and Python's own numbers and strings are converted where it
                 can hold them.
             outputs: The names of the outputs to compute, or one name; None for all.
+            timeout: How many seconds the answer may take; None for as long as it takes. With one, the run is another
+                thread's, which copies the inputs.
             **named: The inputs by name, instead of a mapping.
 
         Returns:
@@ -128,6 +136,7 @@ class Model:
         Raises:
             InvalidInputError: An input is missing, unknown or does not fit, or an output is unknown.
             ModelRunError: A node of the model fails.
+            DeadlineExceededError: The answer did not come within `timeout`.
             ModelClosedError: `close()` was called before.
             BackendUnavailableError: The model takes or gives tensors that onnxruntime's Python interface has not.
 
@@ -136,6 +145,61 @@ class Model:
             >>> both = model({"a": a, "b": b})  # doctest: +SKIP
             >>> score = model(a=a, b=b, outputs=["score"])  # doctest: +SKIP
         """
+        seconds = checks.timeout(timeout)
+        call = self._call(inputs, outputs, named)
+        if seconds is None:
+            return call.answer()
+        kept = call.kept()
+        if kept is not None:
+            return kept[0]
+        return self._submit(call, seconds).wait(self._name, timeout)
+
+    def apredict(
+        self,
+        inputs: Any = None,  # noqa: ANN401 - anything that can be an array
+        /,
+        *,
+        outputs: Sequence[str] | str | None = None,
+        timeout: float | None = None,
+        **named: Any,  # noqa: ANN401
+    ) -> Coroutine[Any, Any, Any]:
+        """Run the model for an event loop, which goes on meanwhile: `y = await model.apredict(x)`.
+
+        The inputs are read and copied before this returns; runs are those of threads of the model's own.
+
+        Args:
+            inputs: As for `predict`.
+            outputs: As for `predict`.
+            timeout: As for `predict`.
+            **named: As for `predict`.
+
+        Returns:
+            A coroutine of what `predict` returns, which raises what `predict` raises, and QueueFullError where 10,000
+            calls wait for a thread already.
+        """
+        try:
+            seconds = checks.timeout(timeout)
+            call = self._call(inputs, outputs, named)
+            kept = call.kept()
+            if kept is not None:
+                return _async.answered(kept[0])
+            ticket = self._submit(call, seconds)
+        except Exception as error:  # noqa: BLE001 - whoever awaits it is told
+            return _async.failed(error)
+        return _async.answer(ticket, self._name, timeout)
+
+    def _submit(self, call: _Call, seconds: float | None) -> Ticket:
+        call, claim = call.copied(), Claim()
+
+        def leave() -> None:
+            if self._answers is None:
+                claim.options.terminate = True
+            else:
+                self._answers.leave(claim)
+
+        return self._threads.submit(self._name, lambda: call.answer(claim), seconds, leave)
+
+    def _call(self, inputs: Any, outputs: Sequence[str] | str | None, named: dict[str, Any]) -> _Call:  # noqa: ANN401
         # This reference keeps the session alive when another thread closes the model meanwhile.
         session = self._session
         if session is None:
@@ -146,28 +210,7 @@ class Model:
         for name in wanted:
             if name in self._unreadable:
                 refuse("types_beyond_numpy", f"output `{name}` of type {_dtype(self._unreadable[name])}")
-        rows = self._rows(feed)
-
-        def run(feed: Mapping[str, Any]) -> list[Any]:
-            start = time.perf_counter_ns()
-            try:
-                results: list[Any] = session.run(wanted, feed)
-            except MemoryError:
-                raise
-            except Exception as error:
-                raise self._failure(error) from error
-            self._stats.record(time.perf_counter_ns() - start, rows)
-            return results
-
-        if self._answers is None:
-            results = run(feed)
-        else:
-            results, has_run = self._answers.answer(wanted, feed, run)
-            if not has_run:
-                self._stats.record_answered(rows)
-        if len(wanted) == 1:
-            return results[0]
-        return dict(zip(wanted, results, strict=True))
+        return _Call(self, session, feed, wanted)
 
     __call__ = predict
 
@@ -207,6 +250,7 @@ class Model:
     def close(self) -> None:
         """Give the model's memory back once the calls under way have ended; later calls raise ModelClosedError."""
         self._session = None
+        self._threads.close()
 
     def __enter__(self) -> Self:
         """The model itself, which the end of the block closes."""
@@ -236,6 +280,57 @@ class Model:
         if not is_runtime or is_text or (isinstance(error, InvalidArgument) and not is_node):
             return InvalidInputError(f"model `{self._name}` refuses its inputs: {text}")
         return ModelRunError(f"model `{self._name}` failed: {text}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call that was read."""
+
+    model: Model
+    session: InferenceSession
+    feed: dict[str, Any]
+    wanted: list[str]
+
+    def copied(self) -> _Call:
+        """The same with inputs of its own."""
+        return replace(self, feed={name: copied_value(value) for name, value in self.feed.items()})
+
+    def kept(self) -> tuple[Any] | None:
+        """The answer, if it is kept."""
+        answers = self.model._answers  # noqa: SLF001 - of this module
+        results = None if answers is None else answers.kept(self.wanted, self.feed)
+        if results is None:
+            return None
+        self.model._stats.record_answered(self._rows())  # noqa: SLF001
+        return (self._result(results),)
+
+    def answer(self, claim: Claim | None = None) -> Any:  # noqa: ANN401 - the model decides
+        """What the call returns."""
+        run = self._run if claim is None else partial(self._run, options=claim.options)
+        answers, stats = self.model._answers, self.model._stats  # noqa: SLF001
+        if answers is None:
+            return self._result(run(self.feed))
+        results, has_run = answers.answer(self.wanted, self.feed, run, claim)
+        if not has_run:
+            stats.record_answered(self._rows())
+        return self._result(results)
+
+    def _run(self, feed: Mapping[str, Any], options: onnxruntime.RunOptions | None = None) -> list[Any]:
+        start = time.perf_counter_ns()
+        try:
+            results: list[Any] = self.session.run(self.wanted, feed, options)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise self.model._failure(error) from error  # noqa: SLF001
+        self.model._stats.record(time.perf_counter_ns() - start, self._rows())  # noqa: SLF001
+        return results
+
+    def _rows(self) -> int:
+        return self.model._rows(self.feed)  # noqa: SLF001
+
+    def _result(self, results: list[Any]) -> Any:  # noqa: ANN401
+        return results[0] if len(self.wanted) == 1 else dict(zip(self.wanted, results, strict=True))
 
 
 def _described(argument: Any) -> tuple[str, str, list[int | str | None]]:  # noqa: ANN401 - onnxruntime is untyped

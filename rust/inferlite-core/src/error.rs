@@ -40,6 +40,10 @@ pub enum ErrorKind {
     DeviceReset,
     /// The shared library of the runtime cannot be used.
     RuntimeUnavailable,
+    /// The answer did not come in the time that its caller gave it.
+    DeadlineExceeded,
+    /// Too many calls wait already.
+    QueueFull,
 }
 
 impl ErrorKind {
@@ -62,7 +66,7 @@ impl ErrorKind {
             Self::ModelRequiresCompilation => Some((13, "MODEL_REQUIRES_COMPILATION")),
             Self::NotFound => Some((14, "NOT_FOUND")),
             Self::DeviceReset => Some((15, "DEVICE_RESET")),
-            Self::RuntimeUnavailable => None,
+            Self::RuntimeUnavailable | Self::DeadlineExceeded | Self::QueueFull => None,
         }
     }
 

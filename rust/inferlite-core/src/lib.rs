@@ -6,16 +6,20 @@
 pub mod cache;
 pub mod clock;
 pub mod error;
+mod flight;
 pub mod fork;
 pub mod graph;
 pub mod model;
 pub mod pace;
+mod question;
 pub mod runtime;
 pub mod stats;
 pub mod tensor;
 pub mod threads;
+pub mod ticket;
+mod workers;
 
 pub use error::{Error, ErrorKind, Result};
 pub use model::Model;
-pub use runtime::{Call, Engine, Feed, Input, Outputs};
+pub use runtime::{Answer, Call, Engine, Feed, Input, Outputs};
 pub use tensor::{Dtype, Tensor, TensorView, Value};

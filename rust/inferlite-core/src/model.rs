@@ -1,17 +1,23 @@
 //! The one path that every caller takes.
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::cache::{Lookup, PredictionCache};
-use crate::error::Result;
+use crate::cache::{Entry, Lookup, PredictionCache};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::flight::{Ending, Leader};
 use crate::fork::PerProcess;
-use crate::pace::{Pace, Workload};
+use crate::pace::{BRIEF, Pace, QUICK, SHORT_WINDOW, WINDOW, Workload};
+use crate::question::Question;
 use crate::runtime::ort::RunOptions;
-use crate::runtime::{Call, Engine, Input, Outputs, Signature};
+use crate::runtime::{Answer, Call, Engine, Input, Outputs, Signature};
 use crate::stats::CallStats;
+use crate::ticket::Ticket;
+use crate::workers::Workers;
 
 /// An engine under a name, with what it has learned about its runs.
 #[derive(Debug)]
@@ -21,8 +27,14 @@ pub struct Model {
     stats: Option<Arc<CallStats>>,
     cache: Option<PerProcess<PredictionCache>>,
     pace: Pace,
+    /// Which runs are so short that an event loop may as well wait for them.
+    patience: Pace,
     is_straight_line: bool,
+    has_dynamic_rows: bool,
     detached: AtomicUsize,
+    clock: Clock,
+    /// Run what is begun and not waited for.
+    workers: PerProcess<Workers>,
 }
 
 impl Model {
@@ -30,14 +42,20 @@ impl Model {
     #[must_use]
     pub fn new(name: String, engine: Box<dyn Engine>, stats: Option<Arc<CallStats>>) -> Self {
         let is_straight_line = engine.is_straight_line();
+        let first = engine.signature().inputs.first();
+        let has_dynamic_rows = first.is_some_and(|input| input.has_dynamic_rows);
         Self {
             name,
             engine,
             stats,
             cache: None,
-            pace: Pace::default(),
+            pace: Pace::new(QUICK, WINDOW),
+            patience: Pace::new(BRIEF, SHORT_WINDOW),
             is_straight_line,
+            has_dynamic_rows,
             detached: AtomicUsize::new(0),
+            clock: Clock::default(),
+            workers: PerProcess::new(Workers::default),
         }
     }
 
@@ -76,17 +94,16 @@ impl Model {
 
     /// Gives the outputs that the call asks for, in its order: those that are kept, or those of a run.
     #[inline]
-    pub fn run(&self, call: &Call<'_>) -> Result<Outputs<'_>> {
+    pub fn run(&self, call: &Call<'_>) -> Result<Answer<'_>> {
         match self.look_up(call) {
-            Ok(outputs) => Ok(outputs),
+            Ok(entry) => Ok(Answer::Kept(entry)),
             Err(lookup) => self.compute(call, lookup, &|| Ok(())),
         }
     }
 
-    /// The outputs of a call if they are kept, else what [`Model::compute`] needs; takes no longer than reading the
-    /// inputs.
+    /// The answer to a call if it is kept, else what [`Model::compute`] needs; takes no longer than reading the inputs.
     #[inline]
-    pub fn look_up(&self, call: &Call<'_>) -> Result<Outputs<'_>, Lookup> {
+    pub fn look_up(&self, call: &Call<'_>) -> Result<Arc<Entry>, Lookup> {
         let Some(cache) = self
             .cache()
             .filter(|_| call.options.is_none_or(RunOptions::are_neutral))
@@ -95,29 +112,113 @@ impl Model {
         };
         match cache.look_up(call) {
             Lookup::Hit(entry) => {
-                self.count_answered(call);
-                Ok(Outputs::of_entry(entry))
+                // The cache has counted a call of one row: an atomic addition is a thirtieth of such a call.
+                if let Some(stats) = &self.stats
+                    && let rows = self.rows(call)
+                    && rows != 1
+                {
+                    stats.rows.fetch_add(rows.wrapping_sub(1), Ordering::Relaxed);
+                }
+                Ok(entry)
             }
             lookup => Err(lookup),
         }
     }
 
-    /// The outputs of a call that are not kept; may wait for another caller's run of the same call, and asks `check`
+    /// The answer to a call that is not kept; may wait for another caller's run of the same call, and asks `check`
     /// every 50 ms meanwhile whether to go on.
     #[inline]
-    pub fn compute(&self, call: &Call<'_>, lookup: Lookup, check: &dyn Fn() -> Result<()>) -> Result<Outputs<'_>> {
+    pub fn compute(&self, call: &Call<'_>, lookup: Lookup, check: &dyn Fn() -> Result<()>) -> Result<Answer<'_>> {
         let (Lookup::Miss(key), Some(cache)) = (lookup, self.cache()) else {
-            return self.run_engine(call);
+            return self.run_engine(call).map(Answer::Computed);
         };
         let has_run = Cell::new(false);
-        let outputs = cache.compute(call, &key, check, |feeds| {
+        let answer = cache.compute(call, key, check, |call| {
             has_run.set(true);
-            self.run_engine(&Call { feeds, ..*call })
+            self.run_engine(call)
         })?;
         if !has_run.get() {
             self.count_answered(call);
         }
-        Ok(outputs)
+        Ok(answer)
+    }
+
+    /// Begins a call that is not kept, for a caller who does not wait, or not for ever: see [`Ticket`].
+    ///
+    /// The inputs are copied, and the run is another thread's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) if too many calls wait for a thread already.
+    pub fn begin(self: &Arc<Self>, call: &Call<'_>, lookup: Lookup) -> Result<Ticket> {
+        let question = match (lookup, self.cache()) {
+            (Lookup::Miss(key), Some(cache)) => cache.question(call, key),
+            _ => Question::copied(call),
+        };
+        Ticket::new(self.clone(), question)
+    }
+
+    /// Computes what a leader has begun, for whoever waits for it.
+    pub(crate) fn lead(&self, leader: Leader, question: &Question) {
+        let options = match self.engine.options_to_end() {
+            Ok(options) => options.map(Arc::new),
+            Err(error) => return leader.end(Ending::Error(error)),
+        };
+        if let Some(options) = &options {
+            leader.may_be_ended_by(options.clone());
+        }
+        if leader.is_deserted() {
+            return;
+        }
+        let kept = self.cache().zip(question.key());
+        if let Some((cache, _)) = kept {
+            cache.count_miss();
+        }
+        let call = question.call(options.as_deref());
+        let _detached = self.detach(self.workload(&call));
+        let computed = catch_unwind(AssertUnwindSafe(|| self.run_engine(&call)));
+        let ending = match computed {
+            Err(_) => Ending::Error(Error::new(ErrorKind::RuntimeException, "the engine panicked")),
+            // It was told to end: whoever has come since asks anew.
+            Ok(Err(_)) if leader.is_deserted() => Ending::Abandoned,
+            Ok(Err(error)) => Ending::Error(error),
+            Ok(Ok(outputs)) => Ending::Answer(match kept {
+                Some((cache, key)) => cache.keep(key, &outputs),
+                None => Arc::new(Entry::unkept(outputs.into_values())),
+            }),
+        };
+        leader.end(ending);
+    }
+
+    /// Takes note of a call that another one's computation has answered.
+    pub(crate) fn count_joined(&self, call: &Call<'_>) {
+        if let Some(cache) = self.cache() {
+            cache.count_coalesced();
+        }
+        self.count_answered(call);
+    }
+
+    /// The time that deadlines go by.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(crate) fn workers(&self) -> &Workers {
+        self.workers.get()
+    }
+
+    /// Calls that the cache has answered and counted, each as one row.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.cache().map_or(0, PredictionCache::hits)
+    }
+
+    /// Adds the hits to the statistics, which outlive the model; once, when nobody looks up any more.
+    pub fn count_hits_for_good(&self) {
+        if let Some(stats) = &self.stats {
+            stats.answered.fetch_add(self.hits(), Ordering::Relaxed);
+            stats.rows.fetch_add(self.hits(), Ordering::Relaxed);
+        }
     }
 
     fn count_answered(&self, call: &Call<'_>) {
@@ -162,12 +263,19 @@ impl Model {
         let took = start.elapsed();
         if let Some(workload) = workload {
             self.pace.record(workload, took);
+            self.patience.record(workload, took);
         }
         Ok((done, Some(took)))
     }
 
     fn is_quick(&self, workload: Option<Workload>) -> bool {
         workload.is_some_and(|workload| self.pace.is_quick(workload))
+    }
+
+    /// Whether a run of this workload is over before handing it to another thread would be worth it.
+    #[must_use]
+    pub fn is_brief(&self, workload: Option<Workload>) -> bool {
+        workload.is_some_and(|workload| self.patience.is_quick(workload))
     }
 
     /// Whether a run of this workload is over sooner than an interpreter's lock can be handed to another thread and
@@ -197,12 +305,7 @@ impl Model {
     }
 
     fn rows(&self, call: &Call<'_>) -> u64 {
-        if !self
-            .signature()
-            .inputs
-            .first()
-            .is_some_and(|input| input.has_dynamic_rows)
-        {
+        if !self.has_dynamic_rows {
             return 1;
         }
         let first = call.feeds.iter().find(|feed| feed.index == 0);
@@ -229,7 +332,8 @@ impl Drop for Detached<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Error, ErrorKind};
+    use crate::cache::{CacheSettings, Limits};
+    use crate::clock::Hand;
     use crate::pace::{SAMPLED, WINDOW};
     use crate::runtime::{Argument, Dim, Feed, ValueType};
     use crate::tensor::{Dtype, TensorView, Value};
@@ -313,7 +417,7 @@ mod tests {
     }
 
     fn run(model: &Model, count: i64) -> Result<usize> {
-        with_rows(count, |call| model.run(call).map(|outputs| outputs.len()))
+        with_rows(count, |call| model.run(call).map(|answer| answer.len()))
     }
 
     fn workload(model: &Model, count: i64) -> Option<Workload> {
@@ -376,6 +480,178 @@ mod tests {
             assert!(run(&model, 1).is_err());
         }
         assert!(!model.is_inline(workload(&model, 1)));
+    }
+
+    /// Holds the runs of an engine until the test lets them go.
+    mod gate {
+        use super::*;
+        use std::sync::{Condvar, Mutex, MutexGuard};
+
+        #[derive(Default)]
+        struct State {
+            begun: usize,
+            let_go: usize,
+        }
+
+        static STATE: (Mutex<State>, Condvar) = (Mutex::new(State { begun: 0, let_go: 0 }), Condvar::new());
+        static TURN: Mutex<()> = Mutex::new(());
+
+        /// One test at a time.
+        pub(super) fn enter() -> MutexGuard<'static, ()> {
+            let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            *STATE.0.lock().expect("no panic") = State::default();
+            turn
+        }
+
+        pub(super) fn held() -> Result<Value> {
+            let mut state = STATE.0.lock().expect("no panic");
+            state.begun += 1;
+            let turn = state.begun;
+            STATE.1.notify_all();
+            drop(
+                STATE
+                    .1
+                    .wait_while(state, |state| state.let_go < turn)
+                    .expect("no panic"),
+            );
+            Err(Error::new(ErrorKind::Fail, format!("run {turn}")))
+        }
+
+        pub(super) fn wait_for(begun: usize) {
+            let state = STATE.0.lock().expect("no panic");
+            drop(
+                STATE
+                    .1
+                    .wait_while(state, |state| state.begun < begun)
+                    .expect("no panic"),
+            );
+        }
+
+        pub(super) fn let_go(runs: usize) {
+            STATE.0.lock().expect("no panic").let_go = runs;
+            STATE.1.notify_all();
+        }
+    }
+
+    fn with_cache(model: Model) -> (Arc<Model>, Hand) {
+        let (clock, hand) = Clock::held();
+        let settings = CacheSettings {
+            limits: Limits {
+                max_bytes: 1 << 20,
+                max_entries: usize::MAX,
+            },
+            ttl: None,
+        };
+        let mut model = model.with_cache(PerProcess::new(move || {
+            PredictionCache::new(settings, Clock::default())
+        }));
+        model.clock = clock;
+        (Arc::new(model), hand)
+    }
+
+    fn begin(model: &Arc<Model>, count: i64) -> Ticket {
+        with_rows(count, |call| {
+            let lookup = model.look_up(call).expect_err("it is not kept");
+            model.begin(call, lookup).expect("there is room")
+        })
+    }
+
+    fn message(result: Result<Answer<'_>>) -> String {
+        result.expect_err("it fails").message().to_owned()
+    }
+
+    #[test]
+    fn a_ticket_gives_the_answer_and_later_calls_find_it() {
+        let (model, _hand) = with_cache(model(false, absent));
+        let answer = begin(&model, 1).wait(None, &|| Ok(())).expect("it answers");
+        assert_eq!(answer.len(), 2);
+        assert!(with_rows(1, |call| model.look_up(call)).is_ok());
+        let stats = model.stats.as_ref().expect("it was made with stats");
+        assert_eq!((stats.latency.summary().count, model.hits()), (1, 1));
+    }
+
+    #[test]
+    fn tickets_for_one_question_share_a_run_and_its_error() {
+        let _turn = gate::enter();
+        let (model, _hand) = with_cache(model(false, gate::held));
+        let tickets = [begin(&model, 1), begin(&model, 1), begin(&model, 1)];
+        gate::wait_for(1);
+        gate::let_go(1);
+        for ticket in tickets {
+            assert_eq!(message(ticket.wait(None, &|| Ok(()))), "run 1");
+        }
+        let summary = model.cache().expect("it has one").summary();
+        assert_eq!((summary.misses, summary.coalesced, summary.entries), (1, 2, 0));
+    }
+
+    #[test]
+    fn a_deadline_ends_one_wait_and_no_other() {
+        let _turn = gate::enter();
+        let (model, hand) = with_cache(model(false, gate::held));
+        let (first, second) = (begin(&model, 1), begin(&model, 1));
+        gate::wait_for(1);
+        let deadline = Some(Duration::from_secs(5));
+        let check = || {
+            hand.advance(Duration::from_secs(2));
+            Ok(())
+        };
+        let ended = first.wait(deadline, &check).expect_err("nobody lets the run go");
+        assert_eq!(ended.kind(), ErrorKind::DeadlineExceeded);
+        gate::let_go(1);
+        assert_eq!(message(second.wait(None, &|| Ok(()))), "run 1");
+    }
+
+    #[test]
+    fn what_nobody_wants_any_more_is_no_answer_for_those_who_come_later() {
+        let _turn = gate::enter();
+        let (model, _hand) = with_cache(model(false, gate::held));
+        let early = begin(&model, 1);
+        gate::wait_for(1);
+        drop(early);
+        let late = begin(&model, 1);
+        gate::let_go(2);
+        assert_eq!(message(late.wait(None, &|| Ok(()))), "run 2");
+    }
+
+    #[test]
+    fn a_ticket_wakes_whoever_asked_for_it() {
+        let _turn = gate::enter();
+        let (model, _hand) = with_cache(model(false, gate::held));
+        let mut ticket = begin(&model, 1);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        ticket.when_ended(Box::new(move || sender.send(()).expect("somebody listens")));
+        assert!(ticket.answer().expect("it has not failed yet").is_none());
+        gate::let_go(1);
+        receiver.recv().expect("it wakes");
+        assert_eq!(
+            message(ticket.answer().map(|answer| answer.expect("it has ended"))),
+            "run 1"
+        );
+    }
+
+    #[test]
+    fn a_panic_on_another_thread_is_an_error_here() {
+        let (model, _hand) = with_cache(model(false, || panic!("as told")));
+        assert_eq!(message(begin(&model, 1).wait(None, &|| Ok(()))), "the engine panicked");
+    }
+
+    #[test]
+    fn tickets_without_a_cache_run_for_themselves() {
+        let model = Arc::new(model(false, absent));
+        let answers: Vec<_> = (0..3)
+            .map(|_| begin(&model, 2).wait(None, &|| Ok(())).expect("it answers"))
+            .collect();
+        assert!(answers.iter().all(|answer| answer.len() == 2));
+        assert_eq!(
+            model
+                .stats
+                .as_ref()
+                .expect("it was made with stats")
+                .latency
+                .summary()
+                .count,
+            3
+        );
     }
 
     #[test]

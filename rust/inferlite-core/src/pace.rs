@@ -9,16 +9,20 @@ use rustc_hash::FxHasher;
 
 /// A run under this is quick.
 pub const QUICK: Duration = Duration::from_micros(10);
+/// A run under this may delay an event loop.
+pub const BRIEF: Duration = Duration::from_micros(100);
 /// How many of the last timed runs of a workload are judged together.
 pub const WINDOW: u32 = 1024;
+/// How many are enough where a longer run harms its own caller alone.
+pub const SHORT_WINDOW: u32 = 128;
 /// While a workload is quick, one run in so many is timed: reading the clock twice is 4 % of the shortest run.
 pub const SAMPLED: u32 = 8;
-/// The 99th percentile of a window is quick as long as no more than this many of its runs are not.
+/// The 99th percentile of a window is quick as long as no more than one run in so many is not.
 ///
 /// Not the 99.9th: on a virtual machine of two processors, interrupts alone stretched 0.1 % of runs of 2 us beyond 10 us,
 /// and with 16 threads that look whether it is their turn, 0.4 %. The GIL is no worse kept during those than during any
 /// other Python code that is interrupted.
-const TOLERATED: u32 = WINDOW / 100;
+const TOLERATED: u32 = 100;
 /// How many workloads are watched at a time.
 const SLOTS: usize = 64;
 
@@ -57,6 +61,8 @@ impl Workload {
 /// prove itself again.
 #[derive(Debug)]
 pub struct Pace {
+    limit: Duration,
+    window: u32,
     turn: AtomicU32,
     slots: [Slot; SLOTS],
 }
@@ -78,16 +84,18 @@ impl Slot {
     }
 }
 
-impl Default for Pace {
-    fn default() -> Self {
+impl Pace {
+    /// Watches for runs that are under `limit`, so many at a time.
+    #[must_use]
+    pub fn new(limit: Duration, window: u32) -> Self {
         Self {
+            limit,
+            window,
             turn: AtomicU32::new(0),
             slots: std::array::from_fn(|_| Slot::default()),
         }
     }
-}
 
-impl Pace {
     #[inline]
     fn slot(&self, workload: Workload) -> &Slot {
         &self.slots[workload.slot()]
@@ -123,10 +131,10 @@ impl Pace {
             slot.quick.store(0, Ordering::Relaxed);
             slot.begin();
         }
-        if took >= QUICK {
+        if took >= self.limit {
             let count = slot.slow.load(Ordering::Relaxed) + 1;
             slot.slow.store(count, Ordering::Relaxed);
-            if count > TOLERATED {
+            if count > self.window / TOLERATED {
                 slot.quick.store(0, Ordering::Relaxed);
                 slot.begin();
                 return;
@@ -134,7 +142,7 @@ impl Pace {
         }
         let runs = slot.runs.load(Ordering::Relaxed) + 1;
         slot.runs.store(runs, Ordering::Relaxed);
-        if runs >= WINDOW {
+        if runs >= self.window {
             slot.quick.store(workload.0.get(), Ordering::Relaxed);
             slot.begin();
         }
@@ -160,7 +168,7 @@ mod tests {
 
     #[test]
     fn nothing_is_quick_before_a_whole_window_was_measured() {
-        let (pace, row) = (Pace::default(), load(&[&[1, 4]]));
+        let (pace, row) = (Pace::new(QUICK, WINDOW), load(&[&[1, 4]]));
         for _ in 1..WINDOW {
             pace.record(row, FAST);
         }
@@ -171,7 +179,7 @@ mod tests {
 
     #[test]
     fn other_shapes_of_as_many_elements_or_fewer_are_not_quick() {
-        let pace = Pace::default();
+        let pace = Pace::new(QUICK, WINDOW);
         window(&pace, load(&[&[1, 2000], &[1, 2000]]), FAST);
         assert!(!pace.is_quick(load(&[&[2000, 1], &[1, 2000]])));
         assert!(!pace.is_quick(load(&[&[1, 2000, 1], &[2000]])));
@@ -189,9 +197,9 @@ mod tests {
 
     #[test]
     fn one_slow_run_in_a_hundred_is_tolerated_and_the_next_is_not() {
-        let (pace, row) = (Pace::default(), load(&[&[1, 4]]));
+        let (pace, row) = (Pace::new(QUICK, WINDOW), load(&[&[1, 4]]));
         window(&pace, row, FAST);
-        for _ in 0..TOLERATED {
+        for _ in 0..(WINDOW / TOLERATED) {
             pace.record(row, SLOW);
         }
         assert!(pace.is_quick(row));
@@ -203,7 +211,7 @@ mod tests {
 
     #[test]
     fn workloads_that_share_a_slot_never_share_a_verdict() {
-        let (pace, first) = (Pace::default(), load(&[&[1]]));
+        let (pace, first) = (Pace::new(QUICK, WINDOW), load(&[&[1]]));
         let second = (2..1_000_000)
             .map(|extent| load(&[&[extent]]))
             .find(|other| other.slot() == first.slot())
@@ -225,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_workload_is_always_timed_until_it_has_proven_quick() {
-        let (pace, row) = (Pace::default(), load(&[&[1, 4]]));
+        let (pace, row) = (Pace::new(QUICK, WINDOW), load(&[&[1, 4]]));
         assert!((0..3 * SAMPLED).all(|_| pace.is_due(row)));
         window(&pace, row, FAST);
         assert_eq!((0..3 * SAMPLED).filter(|_| pace.is_due(row)).count(), 3);

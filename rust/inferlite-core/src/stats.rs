@@ -112,9 +112,9 @@ impl Latency {
 pub struct CallStats {
     /// The latency of the runs that succeeded.
     pub latency: Latency,
-    /// Calls that were answered without a run of their own.
+    /// Calls that were answered without a run of their own, less the hits of a cache that counts them itself.
     pub answered: AtomicU64,
-    /// Rows over all calls that succeeded.
+    /// Rows over all calls that succeeded, less one for each hit of a cache that counts them itself; may wrap.
     pub rows: AtomicU64,
 }
 

@@ -18,6 +18,9 @@ use smallvec::SmallVec;
 
 use crate::boundary::detach;
 
+// There is no ONNX Runtime for machines of 32 bits.
+const _: () = assert!(size_of::<npy_intp>() == size_of::<i64>());
+
 /// Outputs up to this many bytes are copied into an array of numpy's own; larger ones stay where they are.
 ///
 /// Measured: an array over foreign memory costs an object more than a copy of so many bytes.
@@ -60,6 +63,12 @@ impl<'a, 'py> Array<'a, 'py> {
         Self(object)
     }
 
+    /// The array itself.
+    #[inline]
+    pub(crate) fn object(&self) -> &'a Bound<'py, PyAny> {
+        self.0
+    }
+
     #[inline]
     fn fields(&self) -> &numpy::npyffi::objects::PyArrayObject_fields {
         // SAFETY: an instance of numpy's class, which starts with these fields and lives as long as the reference.
@@ -89,20 +98,20 @@ impl<'a, 'py> Array<'a, 'py> {
     }
 
     #[inline]
-    fn extents(&self) -> &[npy_intp] {
+    fn extents(&self) -> &[i64] {
         let fields = self.fields();
         let rank = usize::try_from(fields.nd).unwrap_or(0);
         if rank == 0 {
             return &[];
         }
-        // SAFETY: numpy keeps as many extents as there are axes.
-        unsafe { std::slice::from_raw_parts(fields.dimensions, rank) }
+        // SAFETY: numpy keeps as many extents as there are axes, each of the size of a pointer, which is 64 bits here.
+        unsafe { std::slice::from_raw_parts(fields.dimensions.cast::<i64>(), rank) }
     }
 
     /// The extent of every axis.
     #[inline]
     pub(crate) fn shape(&self) -> Shape {
-        self.extents().iter().map(|&extent| extent as i64).collect()
+        Shape::from_slice(self.extents())
     }
 
     /// The memory of the array if it can run as it is: numbers in C order, aligned, in this machine's byte order.
@@ -147,7 +156,7 @@ impl<'a, 'py> Array<'a, 'py> {
         let count = self
             .extents()
             .iter()
-            .fold(1, |count, &extent| count * extent.cast_unsigned());
+            .fold(1, |count, &extent| count * usize::try_from(extent).unwrap_or(0));
         let (number, is_swapped) = self.type_number();
         (
             self.fields().data.addr(),
@@ -374,22 +383,17 @@ fn data_of(array: &Bound<'_, PyAny>) -> *mut c_char {
 /// A new array; over `data`, or over memory of numpy's own where that is null.
 #[inline]
 fn new_array<'py>(py: Python<'py>, shape: &[i64], number: NPY_TYPES, data: *mut c_char) -> PyResult<Bound<'py, PyAny>> {
-    // An extent of a tensor that exists fits into a pointer.
-    let mut extents: SmallVec<[npy_intp; 8]> = shape
-        .iter()
-        .map(|&extent| npy_intp::try_from(extent).unwrap_or(npy_intp::MAX))
-        .collect();
-    let rank = c_int::try_from(extents.len()).unwrap_or(c_int::MAX);
+    let rank = c_int::try_from(shape.len()).unwrap_or(c_int::MAX);
     // SAFETY: numpy hands out its own class.
     let class = unsafe { get_type_object(py, NpyTypes::PyArray_Type) };
     let flags = if data.is_null() { 0 } else { NPY_ARRAY_CARRAY };
-    // SAFETY: as many extents as axes; `data` is null or as long as shape and type say, and is given an owner next.
+    // SAFETY: as many extents as axes, of the same size and only read; `data` is null or as long as shape and type say, and is given an owner next.
     let array = unsafe {
         PY_ARRAY_API.PyArray_New(
             py,
             class,
             rank,
-            extents.as_mut_ptr(),
+            shape.as_ptr().cast_mut().cast::<npy_intp>(),
             number as c_int,
             std::ptr::null_mut(),
             data.cast(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use inferlite_core::pace::Workload;
 use inferlite_core::runtime::Argument;
 use inferlite_core::runtime::ort::{Binding, Fetch};
-use inferlite_core::{Error, ErrorKind, Model, TensorView};
+use inferlite_core::{Answer, Error, ErrorKind, Model, TensorView};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -259,16 +259,17 @@ impl PyBoundCall {
         }
         let mut outputs = self.launch(py, &mut binding, Binding::run)?;
         if self.makes_everything {
-            return Ok(list_of(py, outputs)?);
+            return Ok(list_of(py, &mut Answer::Computed(outputs))?);
         }
-        let mut made = outputs.take();
+        let mut made = 0..outputs.len();
         let mut objects = SmallVec::<[_; 8]>::new();
         for given in &self.given {
             objects.push(match given {
                 Some(array) => array.bind(py).clone(),
-                None => made
-                    .next()
-                    .map_or_else(|| Ok(py.None().into_bound(py)), |output| object_of(py, output))?,
+                None => made.next().map_or_else(
+                    || Ok(py.None().into_bound(py)),
+                    |position| object_of(py, outputs.take(position)),
+                )?,
             });
         }
         Ok(PyList::new(py, objects)?)

@@ -1,15 +1,18 @@
 //! The edge between Python and the core: one function that gives the GIL away, one conversion of errors.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use inferlite_core::cache::{DIGESTED_BYTES, Lookup};
-use inferlite_core::{Call, Error, ErrorKind, Model, Outputs};
+use inferlite_core::ticket::Ticket;
+use inferlite_core::{Answer, Call, Error, ErrorKind, Model};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use crate::array::Pins;
 use crate::logging;
+use crate::session::Opened;
 
 /// Where onnxruntime keeps its exceptions.
 const ONNXRUNTIME_EXCEPTIONS: &str = "onnxruntime.capi.onnxruntime_pybind11_state";
@@ -39,9 +42,9 @@ impl From<PyCoreError> for PyErr {
         match error {
             PyCoreError::Python(error) => error,
             PyCoreError::Core(error) => {
-                let made = Python::try_attach(|py| match error.kind().runtime_code() {
-                    Some(_) => onnxruntime_exception(py, &error),
-                    None => inferlite_exception(py, "BackendUnavailableError", error.message().to_owned()),
+                let made = Python::try_attach(|py| match own_class(error.kind()) {
+                    None => onnxruntime_exception(py, &error),
+                    Some(class) => inferlite_exception(py, class, error.message().to_owned()),
                 });
                 match made {
                     Some(Ok(made) | Err(made)) => made,
@@ -109,8 +112,32 @@ fn class_name(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::ModelRequiresCompilation => "ModelRequiresCompilation",
         ErrorKind::NotFound => "NotFound",
         ErrorKind::DeviceReset => "DeviceReset",
-        ErrorKind::RuntimeUnavailable => return None,
+        ErrorKind::RuntimeUnavailable | ErrorKind::DeadlineExceeded | ErrorKind::QueueFull => return None,
     })
+}
+
+/// The class of `inferlite.exceptions` for a kind that onnxruntime does not have.
+pub(crate) fn own_class(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::RuntimeUnavailable => Some("BackendUnavailableError"),
+        ErrorKind::DeadlineExceeded => Some("DeadlineExceededError"),
+        ErrorKind::QueueFull => Some("QueueFullError"),
+        ErrorKind::Fail
+        | ErrorKind::InvalidArgument
+        | ErrorKind::NoSuchFile
+        | ErrorKind::NoModel
+        | ErrorKind::EngineError
+        | ErrorKind::RuntimeException
+        | ErrorKind::InvalidProtobuf
+        | ErrorKind::ModelLoaded
+        | ErrorKind::NotImplemented
+        | ErrorKind::InvalidGraph
+        | ErrorKind::ExecutionProviderFail
+        | ErrorKind::ModelLoadCanceled
+        | ErrorKind::ModelRequiresCompilation
+        | ErrorKind::NotFound
+        | ErrorKind::DeviceReset => None,
+    }
 }
 
 /// Does `work` while other Python threads run: the one place that gives the GIL away.
@@ -130,11 +157,11 @@ pub(crate) fn run<'m>(
     may_hold_gil: bool,
     call: &Call<'_>,
     pins: &mut Pins<'_>,
-) -> Result<Outputs<'m>, PyCoreError> {
+) -> Result<Answer<'m>, PyCoreError> {
     // A digest of a large input takes its time.
     let is_looked_up_here = model.cache().is_none() || call.byte_len() <= DIGESTED_BYTES;
     let lookup = match is_looked_up_here.then(|| model.look_up(call)) {
-        Some(Ok(outputs)) => return Ok(outputs),
+        Some(Ok(entry)) => return Ok(Answer::Kept(entry)),
         Some(Err(lookup)) => Some(lookup),
         None => None,
     };
@@ -148,7 +175,7 @@ pub(crate) fn run<'m>(
         let result = detach(py, || {
             let _detached = model.detach(workload);
             let lookup = match lookup.map_or_else(|| model.look_up(call), Err) {
-                Ok(outputs) => return Ok(outputs),
+                Ok(entry) => return Ok(Answer::Kept(entry)),
                 Err(lookup) => lookup,
             };
             model.compute(call, lookup, &|| check_signals(&interrupt))
@@ -160,6 +187,81 @@ pub(crate) fn run<'m>(
     };
     logging::forward(py)?;
     Ok(result?)
+}
+
+/// What a call has come to that does not wait for its run.
+pub(crate) enum Begun<'m> {
+    Answered(Answer<'m>),
+    Waiting(Ticket),
+}
+
+/// Answers a call at once if it is kept or over soon, else has it run on another thread.
+pub(crate) fn begin<'m>(
+    py: Python<'_>,
+    opened: &'m Opened,
+    call: &Call<'_>,
+    pins: &mut Pins<'_>,
+) -> Result<Begun<'m>, PyCoreError> {
+    let model = &opened.model;
+    if model.is_brief(model.workload(call)) || gate::is_shut() {
+        return run(py, model, opened.may_hold_gil, call, pins).map(Begun::Answered);
+    }
+    pins.forbid_resizing()?;
+    let begun = detach(py, || match model.look_up(call) {
+        Ok(entry) => Ok(Begun::Answered(Answer::Kept(entry))),
+        Err(lookup) => model.begin(call, lookup).map(Begun::Waiting),
+    })?;
+    logging::forward(py)?;
+    Ok(begun)
+}
+
+/// Waits for an answer until the model's clock shows the deadline.
+pub(crate) fn wait(py: Python<'_>, ticket: Ticket, deadline: Duration) -> Result<Answer<'static>, PyCoreError> {
+    let interrupt = Mutex::new(None);
+    let result = detach(py, || ticket.wait(Some(deadline), &|| check_signals(&interrupt)));
+    if let Some(interrupt) = interrupt.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(PyCoreError::Python(interrupt));
+    }
+    logging::forward(py)?;
+    Ok(result?)
+}
+
+/// The door through which threads that Python does not know come in.
+pub(crate) mod gate {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{LazyLock, PoisonError, RwLock};
+
+    use inferlite_core::fork::PerProcess;
+    use pyo3::prelude::*;
+
+    static IS_SHUT: AtomicBool = AtomicBool::new(false);
+    /// Read by whoever is inside.
+    static INSIDE: LazyLock<PerProcess<RwLock<()>>> = LazyLock::new(|| PerProcess::new(RwLock::default));
+
+    /// Does `work` as a thread of the interpreter, unless that is about to end.
+    pub(crate) fn attach(work: impl FnOnce(Python<'_>)) {
+        let _inside = INSIDE.get().read().unwrap_or_else(PoisonError::into_inner);
+        if !is_shut() {
+            Python::try_attach(work);
+        }
+    }
+
+    pub(super) fn is_shut() -> bool {
+        IS_SHUT.load(Ordering::SeqCst)
+    }
+
+    /// Lets nobody in any more: CPython before 3.14 ends threads that come back while it ends, through Rust's frames.
+    ///
+    /// From now on calls of event loops run where they are made.
+    #[pyfunction]
+    #[pyo3(name = "_shut_gate")]
+    pub(crate) fn shut(py: Python<'_>) {
+        IS_SHUT.store(true, Ordering::SeqCst);
+        // Whoever is inside needs the lock of the interpreter to come out.
+        super::detach(py, || {
+            drop(INSIDE.get().write().unwrap_or_else(PoisonError::into_inner));
+        });
+    }
 }
 
 /// Lets Ctrl-C end a wait; the exception goes to `interrupt`.

@@ -39,33 +39,54 @@ impl Names {
 }
 
 impl<'py> Fed<'py> {
-    /// Reads a dictionary of arrays that all run as they are; `None` where anything at all is out of the ordinary.
+    /// Reads a dictionary of arrays that all run as they are; false where anything at all is out of the ordinary, and
+    /// what was read so far is of no use then.
+    ///
+    /// In place: moving what a call feeds takes as long as looking it up.
     #[inline]
-    pub(crate) fn directly(names: &Names, required: usize, given: &Bound<'py, PyAny>) -> PyResult<Option<Self>> {
+    pub(crate) fn read_directly(
+        &mut self,
+        names: &Names,
+        required: usize,
+        given: &Bound<'py, PyAny>,
+    ) -> PyResult<bool> {
         let Ok(given) = given.cast_exact::<PyDict>() else {
-            return Ok(None);
+            return Ok(false);
         };
         if given.len() != required {
-            return Ok(None);
+            return Ok(false);
         }
-        let mut fed = Self::default();
         // All look-ups come first: comparing keys may run Python code, which may move the memory of an array.
         for name in &names.0[..required] {
             let Some(value) = given.get_item(name.bind(given.py()))? else {
-                return Ok(None);
+                return Ok(false);
             };
-            fed.pins.keep(value);
+            self.pins.keep(value);
         }
-        for (index, value) in fed.pins.arrays().iter().enumerate() {
+        for (index, value) in self.pins.arrays().iter().enumerate() {
             let Some(view) = Array::new(value).and_then(|array| array.direct_view()) else {
-                return Ok(None);
+                return Ok(false);
             };
-            fed.feeds.push(Feed {
+            self.feeds.push(Feed {
                 index,
                 value: Input::Tensor(view),
             });
         }
-        Ok(Some(fed))
+        Ok(true)
+    }
+
+    /// Feeds an array that runs as it is; false where it cannot.
+    #[inline]
+    pub(crate) fn push_array(&mut self, index: usize, array: &Array<'_, 'py>) -> bool {
+        let Some(view) = array.direct_view() else {
+            return false;
+        };
+        self.pins.keep(array.object().clone());
+        self.feeds.push(Feed {
+            index,
+            value: Input::Tensor(view),
+        });
+        true
     }
 
     /// Reads anything that onnxruntime reads, and raises what it raises for the rest.

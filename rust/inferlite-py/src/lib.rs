@@ -7,6 +7,7 @@
 mod array;
 mod bound;
 mod boundary;
+mod closable;
 mod feed;
 mod file;
 mod live_cache;
@@ -15,6 +16,7 @@ mod model;
 mod run_options;
 mod session;
 mod settings;
+mod ticket;
 mod turn;
 mod value;
 
@@ -65,6 +67,8 @@ mod _core {
     #[pymodule_export]
     use super::bound::PyBoundCall;
     #[pymodule_export]
+    use super::boundary::gate::shut;
+    #[pymodule_export]
     use super::file::model_info;
     #[pymodule_export]
     use super::logging::drain_log;
@@ -74,6 +78,8 @@ mod _core {
     use super::run_options::PyRunOptions;
     #[pymodule_export]
     use super::session::PySession;
+    #[pymodule_export]
+    use super::ticket::PyTicket;
     #[pymodule_export]
     use super::{available_providers, available_threads, build_profile, load_runtime, runtime_version};
 }

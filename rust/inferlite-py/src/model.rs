@@ -4,21 +4,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use inferlite_core::runtime::ort::OrtEngine;
 use inferlite_core::runtime::{Argument, Dim, Signature};
 use inferlite_core::stats::CallStats;
-use inferlite_core::{Error, ErrorKind, Feed, Input, TensorView};
+use inferlite_core::ticket::Ticket;
+use inferlite_core::{Answer, Error, ErrorKind, Feed, Input, TensorView};
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use smallvec::SmallVec;
 
 use crate::array::Array;
-use crate::boundary::{PyCoreError, detach, inferlite_exception};
+use crate::boundary::{self, PyCoreError, detach, inferlite_exception, own_class};
+use crate::closable::{Closable, Handle};
 use crate::feed::{Fed, Names};
 use crate::session::{Opened, describe};
 use crate::settings::{Providers, session_settings, source};
+use crate::ticket::PyTicket;
 use crate::value::object_of;
 use crate::{live_cache, logging};
 
@@ -34,7 +37,7 @@ use crate::{live_cache, logging};
 pub(crate) struct PyModel {
     name: String,
     /// Empty once the model is closed.
-    opened: ArcSwapOption<Opened>,
+    opened: Closable,
     stats: Arc<CallStats>,
     names: Names,
     /// `inferlite._calls.Reader`: reads calls that are out of the ordinary, and words what is wrong with them.
@@ -76,7 +79,7 @@ impl PyModel {
             name,
             names: Names::of(py, &declared),
             stats,
-            opened: ArcSwapOption::from_pointee(opened),
+            opened: Closable::new(py, opened)?,
             declared,
             reader: PyOnceLock::new(),
         })
@@ -103,8 +106,8 @@ impl PyModel {
 
     /// Whether `close()` was called.
     #[getter]
-    fn closed(&self) -> bool {
-        self.opened.load().is_none()
+    fn closed(slf: &Bound<'_, Self>) -> bool {
+        slf.get().opened.get(slf).is_none()
     }
 
     /// Run the model; calling the model does the same.
@@ -114,6 +117,8 @@ impl PyModel {
     ///         the input's dtype; lists, tuples, ranges and Python's own numbers and strings are converted where it
     ///         can hold them.
     ///     outputs: The names of the outputs to compute, or one name; None for all.
+    ///     timeout: How many seconds the answer may take; None for as long as it takes. With one, a run that has not
+    ///         proven to be short is another thread's, which copies the inputs, and ends early if nobody waits for it.
     ///     **named: The inputs by name, instead of a mapping.
     ///
     /// Returns:
@@ -122,60 +127,114 @@ impl PyModel {
     /// Raises:
     ///     InvalidInputError: An input is missing, unknown or does not fit, or an output is unknown.
     ///     ModelRunError: A node of the model fails.
+    ///     DeadlineExceededError: The answer did not come within `timeout`.
     ///     ModelClosedError: `close()` was called before.
-    #[pyo3(signature = (inputs = None, /, *, outputs = None, **named))]
+    #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, **named))]
     fn predict<'py>(
-        &self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         inputs: Option<&Bound<'py, PyAny>>,
         outputs: Option<&Bound<'py, PyAny>>,
+        timeout: Option<&Bound<'py, PyAny>>,
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let guard = self.opened.load();
-        let opened = self.open_one(py, guard.as_ref())?;
+        if let Some(timeout) = timeout
+            && let Some(deadline) = Self::deadline(slf, timeout)?
+        {
+            return match Self::begin(slf, inputs, outputs, named)? {
+                (Begun::Answered(object), _) => Ok(object),
+                (Begun::Waiting(ticket), wanted) => {
+                    let (this, py) = (slf.get(), slf.py());
+                    let answer = boundary::wait(py, ticket, deadline);
+                    let mut answer = answer.map_err(|error| match error {
+                        PyCoreError::Core(error) if error.kind() == ErrorKind::DeadlineExceeded => {
+                            this.late(py, timeout)
+                        }
+                        error => this.failure(py, error),
+                    })?;
+                    this.object(py, &mut answer, wanted.as_deref())
+                }
+            };
+        }
+        let (this, py) = (slf.get(), slf.py());
+        let handle = Self::open(slf)?;
+        let opened = handle.get().opened();
         let signature = opened.signature();
         // Reading the names may run the caller's code, so it comes before anything looks into an array.
         let wanted = match outputs {
-            Some(outputs) if !outputs.is_none() => Some(self.wanted(py, signature, outputs)),
+            Some(outputs) if !outputs.is_none() => Some(this.wanted(py, signature, outputs)),
             _ => None,
         };
-        let mut fed = match self.read_directly(signature, inputs, named)? {
-            Some(fed) => fed,
-            None => self.read(py, signature, inputs, named)?,
-        };
+        let mut fed = Fed::default();
+        if !this.read_directly(signature, inputs, named, &mut fed)? {
+            fed = this.read(py, signature, inputs, named)?;
+        }
         let wanted = wanted.transpose()?;
-        let mut outputs = opened
+        let mut answer = opened
             .run(py, &mut fed, wanted.as_deref(), None)
-            .map_err(|error| run_error(py, &self.name, error))?;
-        let mut outputs = outputs.take();
-        if outputs.len() == 1
-            && let Some(only) = outputs.next()
-        {
-            return object_of(py, only);
-        }
-        let by_name = PyDict::new(py);
-        for (position, value) in outputs.enumerate() {
-            let index = wanted.as_ref().map_or(position, |wanted| wanted[position]);
-            by_name.set_item(&signature.outputs[index].name, object_of(py, value)?)?;
-        }
-        Ok(by_name.into_any())
+            .map_err(|error| this.failure(py, error))?;
+        this.object(py, &mut answer, wanted.as_deref())
     }
 
-    #[pyo3(signature = (inputs = None, /, *, outputs = None, **named))]
+    #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, **named))]
     fn __call__<'py>(
-        &self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         inputs: Option<&Bound<'py, PyAny>>,
         outputs: Option<&Bound<'py, PyAny>>,
+        timeout: Option<&Bound<'py, PyAny>>,
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.predict(py, inputs, outputs, named)
+        Self::predict(slf, inputs, outputs, timeout, named)
+    }
+
+    /// Run the model for an event loop, which goes on meanwhile: `y = await model.apredict(x)`.
+    ///
+    /// The inputs are read, and copied where the run does not start at once, before this returns. Kept answers, and runs
+    /// that have proven to take less than 0.1 ms, are there at once; others run on threads of the model's own, as many
+    /// as there are processors for this process. A task that is cancelled gives its answer up; the run ends early once
+    /// nobody waits for it.
+    ///
+    /// Args:
+    ///     inputs: As for `predict`.
+    ///     outputs: As for `predict`.
+    ///     timeout: As for `predict`.
+    ///     **named: As for `predict`.
+    ///
+    /// Returns:
+    ///     A coroutine of what `predict` returns, which raises what `predict` raises, and QueueFullError where 10,000
+    ///     calls wait for a thread already.
+    #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, **named))]
+    fn apredict<'py>(
+        slf: &Bound<'py, Self>,
+        inputs: Option<&Bound<'py, PyAny>>,
+        outputs: Option<&Bound<'py, PyAny>>,
+        timeout: Option<&Bound<'py, PyAny>>,
+        named: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let begin = || {
+            let deadline = timeout.map_or(Ok(None), |timeout| Self::deadline(slf, timeout))?;
+            Ok::<_, PyErr>((Self::begin(slf, inputs, outputs, named)?, deadline))
+        };
+        let waiting = py.import("inferlite._async")?;
+        match begin() {
+            Ok(((Begun::Answered(object), _), _)) => waiting.call_method1("answered", (object,)),
+            Ok(((Begun::Waiting(ticket), wanted), deadline)) => {
+                let ticket = PyTicket::new(slf.clone().unbind(), ticket, wanted, deadline);
+                waiting.call_method1("answer", (Bound::new(py, ticket)?, &slf.get().name, timeout))
+            }
+            // Whoever awaits it is told.
+            Err(error) if error.is_instance_of::<PyException>(py) => {
+                waiting.call_method1("failed", (error.into_value(py),))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// What the model has counted since it was loaded: calls, rows and the latency of the calls that succeeded.
-    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    fn stats<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let (this, py) = (slf.get(), slf.py());
         let metadata = py.import("inferlite.metadata")?;
-        let latency = self.stats.latency.summary();
+        let latency = this.stats.latency.summary();
         let seconds = |duration: Duration| duration.as_secs_f64();
         let latency_object = metadata.getattr("Latency")?.call1((
             latency.count,
@@ -185,9 +244,13 @@ impl PyModel {
             seconds(latency.p99),
             seconds(latency.max),
         ))?;
-        let rows = self.stats.rows.load(Ordering::Relaxed);
-        let cache = metadata.getattr("cache_stats")?.call1((self.summary_of_cache(py)?,))?;
-        let answered = self.stats.answered.load(Ordering::Relaxed);
+        let hits = this
+            .opened
+            .get(slf)
+            .map_or(0, |handle| handle.get().opened().model.hits());
+        let rows = this.stats.rows.load(Ordering::Relaxed).wrapping_add(hits);
+        let cache = metadata.getattr("cache_stats")?.call1((Self::_cache_summary(slf)?,))?;
+        let answered = this.stats.answered.load(Ordering::Relaxed) + hits;
         metadata
             .getattr("Stats")?
             .call1((latency.count + answered, rows, latency_object, cache))
@@ -200,49 +263,52 @@ impl PyModel {
         py.import("inferlite.cache")?.call_method1("live", (slf,))
     }
 
-    fn _cache_summary<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        self.summary_of_cache(py)
+    fn _cache_summary<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let handle = slf.get().opened.get(slf);
+        let summary = |handle: Bound<'py, Handle>| live_cache::summary(slf.py(), &handle.get().opened().model);
+        handle.map_or(Ok(None), summary)
     }
 
-    fn _cache_clear(&self, py: Python<'_>) -> PyResult<()> {
-        let guard = self.opened.load();
-        live_cache::clear(py, &self.open_one(py, guard.as_ref())?.model);
+    fn _cache_clear(slf: &Bound<'_, Self>) -> PyResult<()> {
+        live_cache::clear(slf.py(), &Self::open(slf)?.get().opened().model);
         Ok(())
     }
 
-    fn _cache_resize(&self, py: Python<'_>, max_bytes: usize, max_entries: Option<usize>) -> PyResult<()> {
-        let guard = self.opened.load();
-        live_cache::resize(py, &self.open_one(py, guard.as_ref())?.model, max_bytes, max_entries);
+    fn _cache_resize(slf: &Bound<'_, Self>, max_bytes: usize, max_entries: Option<usize>) -> PyResult<()> {
+        let handle = Self::open(slf)?;
+        live_cache::resize(slf.py(), &handle.get().opened().model, max_bytes, max_entries);
         Ok(())
     }
 
     /// Drops the answer to a call of `predict` with these arguments.
     #[pyo3(signature = (inputs, outputs, named))]
     fn _cache_invalidate(
-        &self,
-        py: Python<'_>,
+        slf: &Bound<'_, Self>,
         inputs: Option<&Bound<'_, PyAny>>,
         outputs: Option<&Bound<'_, PyAny>>,
         named: &Bound<'_, PyDict>,
     ) -> PyResult<bool> {
-        let guard = self.opened.load();
-        let opened = self.open_one(py, guard.as_ref())?;
+        let (this, py) = (slf.get(), slf.py());
+        let handle = Self::open(slf)?;
+        let opened = handle.get().opened();
         let wanted = match outputs {
-            Some(outputs) if !outputs.is_none() => Some(self.wanted(py, opened.signature(), outputs)?),
+            Some(outputs) if !outputs.is_none() => Some(this.wanted(py, opened.signature(), outputs)?),
             _ => None,
         };
         let named = Some(named).filter(|named| !named.is_empty());
-        let fed = match self.read_directly(opened.signature(), inputs, named)? {
-            Some(fed) => fed,
-            None => self.read(py, opened.signature(), inputs, named)?,
-        };
+        let mut fed = Fed::default();
+        if !this.read_directly(opened.signature(), inputs, named, &mut fed)? {
+            fed = this.read(py, opened.signature(), inputs, named)?;
+        }
         Ok(opened.invalidate(&fed, wanted.as_deref()))
     }
 
     /// Give the model's memory back once the calls under way have ended; later calls raise ModelClosedError.
-    fn close(&self, py: Python<'_>) {
-        let opened = self.opened.swap(None);
-        detach(py, || drop(opened));
+    fn close(slf: &Bound<'_, Self>) {
+        if let Some(opened) = slf.get().opened.take(slf) {
+            opened.model.count_hits_for_good();
+            detach(slf.py(), || drop(opened));
+        }
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -250,33 +316,114 @@ impl PyModel {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) {
-        self.close(py);
+    fn __exit__(slf: &Bound<'_, Self>, _exception: &Bound<'_, PyTuple>) {
+        Self::close(slf);
     }
 
-    fn __repr__(&self) -> String {
-        let state = if self.closed() { ", closed" } else { "" };
-        format!("<inferlite.Model `{}` on onnxruntime{state}>", self.name)
+    fn __repr__(slf: &Bound<'_, Self>) -> String {
+        let state = if Self::closed(slf) { ", closed" } else { "" };
+        format!("<inferlite.Model `{}` on onnxruntime{state}>", slf.get().name)
     }
 }
 
+/// What a call has come to that does not wait for its run.
+enum Begun<'py> {
+    Answered(Bound<'py, PyAny>),
+    Waiting(Ticket),
+}
+
+type Wanted = Option<SmallVec<[usize; 8]>>;
+
 impl PyModel {
-    fn summary_of_cache<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let guard = self.opened.load();
-        guard
-            .as_ref()
-            .map_or(Ok(None), |opened| live_cache::summary(py, &opened.model))
+    /// The time of the model's clock by which an answer must be there.
+    fn deadline(slf: &Bound<'_, Self>, timeout: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+        let seconds = slf
+            .py()
+            .import("inferlite._checks")?
+            .call_method1("timeout", (timeout,))?;
+        let Some(seconds) = seconds.extract::<Option<f64>>()? else {
+            return Ok(None);
+        };
+        let now = Self::open(slf)?.get().opened().model.clock().now();
+        // What is beyond a duration is as good as no deadline.
+        Ok(Duration::try_from_secs_f64(seconds)
+            .ok()
+            .map(|timeout| now.saturating_add(timeout)))
     }
 
-    fn open_one<'a>(&self, py: Python<'_>, opened: Option<&'a Arc<Opened>>) -> PyResult<&'a Opened> {
-        match opened {
-            Some(opened) => Ok(opened),
-            None => Err(inferlite_exception(
-                py,
-                "ModelClosedError",
-                format!("model `{}` is closed", self.name),
-            )?),
+    /// Reads a call, and answers it or has it run on another thread.
+    fn begin<'py>(
+        slf: &Bound<'py, Self>,
+        inputs: Option<&Bound<'py, PyAny>>,
+        outputs: Option<&Bound<'py, PyAny>>,
+        named: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<(Begun<'py>, Wanted)> {
+        let (this, py) = (slf.get(), slf.py());
+        let handle = Self::open(slf)?;
+        let opened = handle.get().opened();
+        let signature = opened.signature();
+        let wanted = match outputs {
+            Some(outputs) if !outputs.is_none() => Some(this.wanted(py, signature, outputs)),
+            _ => None,
+        };
+        let mut fed = Fed::default();
+        if !this.read_directly(signature, inputs, named, &mut fed)? {
+            fed = this.read(py, signature, inputs, named)?;
         }
+        let wanted = wanted.transpose()?;
+        let begun = opened
+            .begin(py, &mut fed, wanted.as_deref())
+            .map_err(|error| this.failure(py, error))?;
+        let begun = match begun {
+            boundary::Begun::Answered(mut answer) => {
+                Begun::Answered(this.object(py, &mut answer, wanted.as_deref())?)
+            }
+            boundary::Begun::Waiting(ticket) => Begun::Waiting(ticket),
+        };
+        Ok((begun, wanted))
+    }
+
+    /// What a call returns: the output itself, or several by name.
+    #[inline]
+    pub(crate) fn object<'py>(
+        &self,
+        py: Python<'py>,
+        answer: &mut Answer<'_>,
+        wanted: Option<&[usize]>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if answer.len() == 1 {
+            return object_of(py, answer.take(0));
+        }
+        let by_name = PyDict::new(py);
+        for position in 0..answer.len() {
+            let index = wanted.map_or(position, |wanted| wanted[position]);
+            let name = &self.declared.outputs[index].name;
+            by_name.set_item(name, object_of(py, answer.take(position))?)?;
+        }
+        Ok(by_name.into_any())
+    }
+
+    /// What a call raises whose answer did not come in time.
+    #[cold]
+    fn late(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyErr {
+        let made = py
+            .import("inferlite._checks")
+            .and_then(|checks| checks.call_method1("deadline_exceeded", (&self.name, timeout)));
+        made.map_or_else(|problem| problem, PyErr::from_value)
+    }
+
+    /// What a call raises whose run failed.
+    #[cold]
+    pub(crate) fn failure(&self, py: Python<'_>, error: PyCoreError) -> PyErr {
+        run_error(py, &self.name, error)
+    }
+
+    #[inline]
+    fn open<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Handle>> {
+        slf.get().opened.get(slf).ok_or_else(|| {
+            let message = format!("model `{}` is closed", slf.get().name);
+            inferlite_exception(slf.py(), "ModelClosedError", message).unwrap_or_else(|problem| problem)
+        })
     }
 
     fn reader<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
@@ -293,40 +440,29 @@ impl PyModel {
         Ok(self.reader.get_or_try_init(py, make)?.bind(py))
     }
 
-    /// Reads a call whose arrays all run as they are and fit; `None` where anything is out of the ordinary.
+    /// Reads a call whose arrays all run as they are and fit; false where anything is out of the ordinary.
     #[inline]
     fn read_directly<'py>(
         &self,
         signature: &Signature,
         inputs: Option<&Bound<'py, PyAny>>,
         named: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Option<Fed<'py>>> {
-        let fed = match (inputs, named) {
+        fed: &mut Fed<'py>,
+    ) -> PyResult<bool> {
+        let is_read = match (inputs, named) {
             (Some(value), None) => match Array::new(value) {
-                Some(array) if signature.required == 1 => {
-                    let Some(view) = array.direct_view() else {
-                        return Ok(None);
-                    };
-                    let mut fed = Fed::default();
-                    fed.feeds.push(Feed {
-                        index: 0,
-                        value: Input::Tensor(view),
-                    });
-                    fed.pins.keep(value.clone());
-                    Some(fed)
-                }
-                Some(_) => None,
-                None => Fed::directly(&self.names, signature.required, value)?,
+                Some(array) if signature.required == 1 => fed.push_array(0, &array),
+                Some(_) => false,
+                None => fed.read_directly(&self.names, signature.required, value)?,
             },
-            (None, Some(named)) => Fed::directly(&self.names, signature.required, named.as_any())?,
-            _ => None,
+            (None, Some(named)) => fed.read_directly(&self.names, signature.required, named.as_any())?,
+            _ => false,
         };
-        Ok(fed.filter(|fed| {
-            fed.feeds.iter().all(|feed| match &feed.value {
-                Input::Tensor(view) => fits(&signature.inputs[feed.index], view),
-                Input::Value(_) => false,
-            })
-        }))
+        let fits = |feed: &Feed| match &feed.value {
+            Input::Tensor(view) => fits(&signature.inputs[feed.index], view),
+            Input::Value(_) => false,
+        };
+        Ok(is_read && fed.feeds.iter().all(fits))
     }
 
     /// Reads any other call, or says what is wrong with it.
@@ -395,6 +531,10 @@ fn run_error(py: Python<'_>, name: &str, error: PyCoreError) -> PyErr {
     match error {
         PyCoreError::Python(error) => error,
         PyCoreError::Core(error) => {
+            if let Some(class) = own_class(error.kind()) {
+                let message = format!("model `{name}`: {}", error.message());
+                return inferlite_exception(py, class, message).unwrap_or_else(|problem| problem);
+            }
             // The runtime calls the arguments of a failing node invalid, too.
             let is_node = error.message().starts_with("Non-zero status code");
             if error.kind() == ErrorKind::InvalidArgument && !is_node {

@@ -8,7 +8,7 @@ use inferlite_core::fork::PerProcess;
 use inferlite_core::runtime::ort::OrtEngine;
 use inferlite_core::runtime::{Argument, Dim, Signature, ValueType};
 use inferlite_core::stats::CallStats;
-use inferlite_core::{Call, Model};
+use inferlite_core::{Answer, Call, Model};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -73,7 +73,7 @@ impl Opened {
         fed: &mut Fed<'_>,
         fetches: Option<&[usize]>,
         options: Option<&inferlite_core::runtime::ort::RunOptions>,
-    ) -> Result<inferlite_core::Outputs<'_>, PyCoreError> {
+    ) -> Result<Answer<'_>, PyCoreError> {
         let call = Call {
             feeds: &fed.feeds,
             fetches: fetches.unwrap_or(&self.every_output),
@@ -84,6 +84,21 @@ impl Opened {
 }
 
 impl Opened {
+    /// Answers what was fed if that takes no time, else has it run on another thread.
+    pub(crate) fn begin(
+        &self,
+        py: Python<'_>,
+        fed: &mut Fed<'_>,
+        fetches: Option<&[usize]>,
+    ) -> Result<boundary::Begun<'_>, PyCoreError> {
+        let call = Call {
+            feeds: &fed.feeds,
+            fetches: fetches.unwrap_or(&self.every_output),
+            options: None,
+        };
+        boundary::begin(py, self, &call, &mut fed.pins)
+    }
+
     /// Drops the answer to a call that is kept; whether there was one.
     pub(crate) fn invalidate(&self, fed: &Fed<'_>, fetches: Option<&[usize]>) -> bool {
         let call = Call {
@@ -178,13 +193,13 @@ impl PySession {
         // is said first all the same.
         let options = run_options::extract(run_options);
         let fetches = feed::fetches(signature, output_names, |_| incompatible_arguments("run"));
-        let mut fed = match Fed::directly(&opened.names, signature.required, input_feed)? {
-            Some(fed) => fed,
-            None => Fed::from_mapping(signature, input_feed)?,
-        };
+        let mut fed = Fed::default();
+        if !fed.read_directly(&opened.names, signature.required, input_feed)? {
+            fed = Fed::from_mapping(signature, input_feed)?;
+        }
         let (options, fetches) = (options?, fetches?);
-        let outputs = opened.run(py, &mut fed, fetches.as_deref(), options.as_deref())?;
-        Ok(list_of(py, outputs)?)
+        let mut answer = opened.run(py, &mut fed, fetches.as_deref(), options.as_deref())?;
+        Ok(list_of(py, &mut answer)?)
     }
 
     /// Binds arrays to the session, for calls that name nothing: `call = session.bind({"x": x})`, then `call()`.
@@ -234,10 +249,10 @@ impl PySession {
         let fetches = feed::fetches(opened.signature(), output_names, |_| {
             incompatible_arguments("invalidate")
         })?;
-        let fed = match Fed::directly(&opened.names, opened.signature().required, input_feed)? {
-            Some(fed) => fed,
-            None => Fed::from_mapping(opened.signature(), input_feed)?,
-        };
+        let mut fed = Fed::default();
+        if !fed.read_directly(&opened.names, opened.signature().required, input_feed)? {
+            fed = Fed::from_mapping(opened.signature(), input_feed)?;
+        }
         Ok(opened.invalidate(&fed, fetches.as_deref()))
     }
 

@@ -1,8 +1,9 @@
 //! From the core's values to Python's.
 
+use inferlite_core::Answer;
+use inferlite_core::Value;
 use inferlite_core::runtime::Output;
 use inferlite_core::tensor::{Map, MapKeys, MapValues};
-use inferlite_core::{Outputs, Value};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
@@ -13,15 +14,12 @@ use crate::array::{array_of, array_of_strings, copied_array};
 
 /// The outputs of a call, as `run` returns them.
 #[inline]
-pub(crate) fn list_of<'py>(py: Python<'py>, mut outputs: Outputs<'_>) -> PyResult<Bound<'py, PyList>> {
-    let mut outputs = outputs.take();
-    if outputs.len() == 1
-        && let Some(only) = outputs.next()
-    {
-        return PyList::new(py, [object_of(py, only)?]);
+pub(crate) fn list_of<'py>(py: Python<'py>, answer: &mut Answer<'_>) -> PyResult<Bound<'py, PyList>> {
+    if answer.len() == 1 {
+        return PyList::new(py, [object_of(py, answer.take(0))?]);
     }
-    let objects = outputs
-        .map(|output| object_of(py, output))
+    let objects = (0..answer.len())
+        .map(|position| object_of(py, answer.take(position)))
         .collect::<PyResult<SmallVec<[_; 8]>>>()?;
     PyList::new(py, objects)
 }

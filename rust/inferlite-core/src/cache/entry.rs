@@ -16,7 +16,7 @@ const BOOKKEEPING: usize =
 #[derive(Debug)]
 pub struct Entry {
     pub(super) hash: u64,
-    pub(super) words: Box<[u128]>,
+    pub(super) words: Box<[u64]>,
     pub(super) values: Vec<Value>,
     pub(super) bytes: usize,
     pub(super) expires_at: Option<Duration>,
@@ -30,8 +30,26 @@ impl Entry {
     /// A compact copy of outputs, which keeps nothing else alive.
     pub(super) fn new(key: &Key, outputs: &Outputs<'_>, expires_at: Option<Duration>) -> Self {
         let values: Vec<Value> = outputs.copied();
-        let bytes = key.words.len() * size_of::<u128>() + values.iter().map(size_of_value).sum::<usize>() + BOOKKEEPING;
+        let bytes = key.words.len() * size_of::<u64>() + values.iter().map(size_of_value).sum::<usize>() + BOOKKEEPING;
         Self::with_size(key, values, bytes, expires_at)
+    }
+
+    /// An answer that is handed over and never kept.
+    pub(crate) fn unkept(values: Vec<Value>) -> Self {
+        Self {
+            hash: 0,
+            words: Box::default(),
+            values,
+            bytes: 0,
+            expires_at: None,
+            used_at: AtomicU64::new(0),
+            recorded: AtomicU64::new(0),
+        }
+    }
+
+    /// The outputs, for whoever has the last reference.
+    pub(crate) fn into_values(self) -> Vec<Value> {
+        self.values
     }
 
     fn with_size(key: &Key, values: Vec<Value>, bytes: usize, expires_at: Option<Duration>) -> Self {
@@ -53,7 +71,7 @@ impl Entry {
     }
 
     #[cfg(test)]
-    pub(super) fn for_tests(key: &Key, bytes: usize, expires_at: Option<Duration>) -> Self {
+    pub(crate) fn for_tests(key: &Key, bytes: usize, expires_at: Option<Duration>) -> Self {
         Self::with_size(key, Vec::new(), bytes, expires_at)
     }
 }

@@ -4,8 +4,9 @@
 //! The layout is read from front to back without a choice: counts come first, and each input says its form and its
 //! lengths before its content, so that different calls never have equal bytes. An input of up to
 //! [`DIGESTED_BYTES`] is in the key as it is, and runs from there: what was looked up is what is computed, whoever writes
-//! to the caller's memory meanwhile. Of a larger one the key holds a keyed BLAKE3 digest, which is taken again after the
-//! run, before anything is stored.
+//! to the caller's memory meanwhile. Of a larger one the key holds a keyed BLAKE3 digest; it runs from a copy, whose digest
+//! is taken for the key of what is stored. (To take the digest of the caller's memory again after the run would not do:
+//! bytes that change and change back have equal digests, and another answer.)
 
 use std::hash::{BuildHasher, Hash};
 
@@ -19,12 +20,14 @@ use crate::tensor::{Map, MapKeys, MapValues, Strings, TensorView, Value};
 /// The frames of the engine copy inputs up to this size in any case, from any alignment.
 pub const DIGESTED_BYTES: usize = 16 * 1024;
 
-const DIGEST_WORDS: usize = 2;
 /// What most keys of small inputs need: moving a longer one costs more than it saves.
-const INLINE_WORDS: usize = 8;
-/// Stands for an input whose bytes the key has not.
-const ELSEWHERE: u32 = u32::MAX;
-const WORD: usize = size_of::<u128>();
+const INLINE_WORDS: usize = 18;
+const WORD: usize = size_of::<u64>();
+const DIGEST_WORDS: usize = blake3::OUT_LEN / WORD;
+/// Words before those of the outputs: the generation, and how many inputs and outputs there are.
+const HEAD_WORDS: usize = 2;
+/// Words before the shape of an input, or before the content of one that is no tensor: what it is, and its bytes.
+const INPUT_WORDS: usize = 2;
 
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -35,9 +38,11 @@ enum Form {
     DigestOfValue,
 }
 
+type Words = SmallVec<[u64; INLINE_WORDS]>;
+
 /// Makes keys: those of two keyers have nothing to do with each other.
 #[derive(Debug)]
-pub(super) struct Keyer {
+pub(crate) struct Keyer {
     hasher: foldhash::fast::RandomState,
     secret: [u8; 32],
 }
@@ -46,9 +51,7 @@ pub(super) struct Keyer {
 #[derive(Debug)]
 pub struct Key {
     pub(super) hash: u64,
-    pub(super) words: SmallVec<[u128; INLINE_WORDS]>,
-    /// Where the bytes of each input begin, in words, or [`ELSEWHERE`].
-    copies: SmallVec<[u32; 4]>,
+    pub(super) words: Words,
 }
 
 impl Keyer {
@@ -63,68 +66,67 @@ impl Keyer {
     }
 
     /// The key of a call, of a model in this state of its configuration.
-    pub(super) fn key(&self, call: &Call<'_>, generation: u64) -> Key {
-        let mut words = Words::default();
-        words.push_pair(generation, (call.feeds.len() as u64) << 32 | call.fetches.len() as u64);
-        for pair in call.fetches.chunks(2) {
-            words.push_pair(pair[0] as u64, pair.get(1).map_or(0, |index| *index as u64));
-        }
-        let mut copies: SmallVec<[u32; 4]> = SmallVec::from_elem(ELSEWHERE, call.feeds.len());
-        if call.feeds.is_sorted_by_key(|feed| feed.index) {
-            for (position, feed) in call.feeds.iter().enumerate() {
-                copies[position] = self.push_feed(&mut words, feed);
+    #[inline]
+    pub(crate) fn key(&self, call: &Call<'_>, generation: u64) -> Key {
+        // Written where it stays: moving so much right after it was written takes as long as writing it.
+        let mut key = Key {
+            hash: 0,
+            words: Words::new(),
+        };
+        let counts = (call.feeds.len() as u64) << 32 | call.fetches.len() as u64;
+        push(&mut key.words, [generation, counts]);
+        key.words.extend(call.fetches.iter().map(|&index| index as u64));
+        if is_in_order(call) {
+            for feed in call.feeds {
+                self.push_feed(&mut key.words, feed);
             }
         } else {
-            // The order of a dictionary says nothing.
-            let mut order: SmallVec<[usize; 8]> = (0..call.feeds.len()).collect();
-            order.sort_unstable_by_key(|&position| call.feeds[position].index);
-            for position in order {
-                copies[position] = self.push_feed(&mut words, &call.feeds[position]);
+            for position in positions_by_index(call) {
+                self.push_feed(&mut key.words, &call.feeds[position]);
             }
         }
-        let hash = self.hash(&words.0);
-        Key {
-            hash,
-            words: words.0,
-            copies,
-        }
+        key.hash = self.hash(&key.words);
+        key
     }
 
-    pub(super) fn hash(&self, words: &[u128]) -> u64 {
+    #[inline]
+    pub(super) fn hash(&self, words: &[u64]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        u128::hash_slice(words, &mut hasher);
+        u64::hash_slice(words, &mut hasher);
         std::hash::Hasher::finish(&hasher)
     }
 
-    fn push_feed(&self, words: &mut Words, feed: &Feed) -> u32 {
+    #[inline]
+    fn push_feed(&self, words: &mut Words, feed: &Feed) {
         let index = feed.index as u64;
         match &feed.value {
             Input::Tensor(view) => {
                 let is_small = view.byte_len() <= DIGESTED_BYTES;
                 let form = if is_small { Form::Bytes } else { Form::Digest };
                 let kind = (view.dtype() as u64) << 16 | (form as u64) << 8 | view.shape().len() as u64;
-                words.push_pair(index << 32 | kind, view.byte_len() as u64);
-                words.push_shape(view.shape());
+                push(words, [index << 32 | kind, view.byte_len() as u64]);
+                words.extend(view.shape().iter().map(|extent| extent.cast_unsigned()));
                 if is_small {
-                    words.push_view(view)
+                    push_view(words, view);
                 } else {
-                    words.push_digest(self.digest(view));
-                    ELSEWHERE
+                    push_bytes(words, self.digest(view).as_bytes());
                 }
             }
-            Input::Value(value) => {
-                let mut bytes = Vec::new();
-                write_value(value, &mut bytes);
-                let is_small = bytes.len() <= DIGESTED_BYTES;
-                let form = if is_small { Form::Value } else { Form::DigestOfValue };
-                words.push_pair(index << 32 | (form as u64) << 8, bytes.len() as u64);
-                if is_small {
-                    words.push_bytes(&bytes);
-                } else {
-                    words.push_digest(blake3::keyed_hash(&self.secret, &bytes));
-                }
-                ELSEWHERE
-            }
+            Input::Value(value) => self.push_value(words, index, value),
+        }
+    }
+
+    #[cold]
+    fn push_value(&self, words: &mut Words, index: u64, value: &Value) {
+        let mut bytes = Vec::new();
+        write_value(value, &mut bytes);
+        let is_small = bytes.len() <= DIGESTED_BYTES;
+        let form = if is_small { Form::Value } else { Form::DigestOfValue };
+        push(words, [index << 32 | (form as u64) << 8, bytes.len() as u64]);
+        if is_small {
+            push_bytes(words, &bytes);
+        } else {
+            push_bytes(words, blake3::keyed_hash(&self.secret, &bytes).as_bytes());
         }
     }
 
@@ -142,94 +144,131 @@ impl Keyer {
         }
         hasher.finalize()
     }
-
-    /// Whether the large inputs of a call still are what its key says.
-    pub(super) fn still_fits(&self, key: &Key, call: &Call<'_>) -> bool {
-        let is_large = |feed: &Feed| matches!(&feed.value, Input::Tensor(view) if view.byte_len() > DIGESTED_BYTES);
-        !call.feeds.iter().any(is_large) || self.key(call, key.generation()).words == key.words
-    }
 }
 
 impl Key {
     #[cfg(test)]
-    pub(super) fn of_words(hash: u64, words: &[u128]) -> Self {
+    pub(crate) fn of_words(hash: u64, words: &[u64]) -> Self {
         Self {
             hash,
             words: words.into(),
-            copies: SmallVec::new(),
         }
     }
 
-    pub(super) fn generation(&self) -> u64 {
-        u64::try_from(self.words[0] & u128::from(u64::MAX)).unwrap_or(0)
+    pub(crate) fn generation(&self) -> u64 {
+        self.words[0]
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Whether another one stands for the same question.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.words == other.words
     }
 
     /// What is fed, from the key's own copy where it has one; valid while the key and the call live.
-    pub(super) fn feeds(&self, call: &Call<'_>) -> SmallVec<[Feed; 2]> {
-        let copied = |view: &TensorView, start: u32| {
-            if start == ELSEWHERE {
-                // SAFETY: used for the call alone, which outlives the run.
-                return unsafe { view.duplicate() };
-            }
-            let data = self.words[start as usize..].as_ptr().cast();
-            // SAFETY: the key holds as many bytes as the view from this word on, and outlives the run.
-            unsafe { TensorView::new(view.dtype(), view.shape().into(), data, view.byte_len()) }
-        };
-        std::iter::zip(call.feeds, &self.copies)
-            .map(|(feed, start)| Feed {
-                index: feed.index,
-                value: match &feed.value {
-                    Input::Tensor(view) => Input::Tensor(copied(view, *start)),
-                    Input::Value(value) => Input::Value(value.clone()),
-                },
+    pub(crate) fn feeds(&self, call: &Call<'_>) -> SmallVec<[Feed; 2]> {
+        let mut place = HEAD_WORDS + call.fetches.len();
+        positions_by_index(call)
+            .into_iter()
+            .map(|position| {
+                let feed = &call.feeds[position];
+                let value = match &feed.value {
+                    Input::Tensor(view) => {
+                        let content = place + INPUT_WORDS + view.shape().len();
+                        let is_small = view.byte_len() <= DIGESTED_BYTES;
+                        let words = if is_small {
+                            view.byte_len().div_ceil(WORD)
+                        } else {
+                            DIGEST_WORDS
+                        };
+                        place = content + words;
+                        Input::Tensor(if is_small {
+                            self.copy_of(view, content)
+                        } else {
+                            // SAFETY: used for the call alone, which outlives the run.
+                            unsafe { view.duplicate() }
+                        })
+                    }
+                    Input::Value(value) => {
+                        let byte_len = usize::try_from(self.words[place + 1]).unwrap_or(usize::MAX);
+                        let words = if byte_len <= DIGESTED_BYTES {
+                            byte_len.div_ceil(WORD)
+                        } else {
+                            DIGEST_WORDS
+                        };
+                        place += INPUT_WORDS + words;
+                        Input::Value(value.clone())
+                    }
+                };
+                Feed {
+                    index: feed.index,
+                    value,
+                }
             })
             .collect()
     }
+
+    /// The tensor whose bytes begin at this word of the key.
+    fn copy_of(&self, view: &TensorView, content: usize) -> TensorView {
+        let bytes = &self.words[content..content + view.byte_len().div_ceil(WORD)];
+        // SAFETY: the words hold as many bytes as the view, and the key outlives the run.
+        unsafe {
+            TensorView::new(
+                view.dtype(),
+                view.shape().into(),
+                bytes.as_ptr().cast(),
+                view.byte_len(),
+            )
+        }
+    }
 }
 
-#[derive(Default)]
-struct Words(SmallVec<[u128; INLINE_WORDS]>);
+#[inline]
+fn is_in_order(call: &Call<'_>) -> bool {
+    call.feeds.is_sorted_by_key(|feed| feed.index)
+}
 
-impl Words {
-    #[inline]
-    fn push_pair(&mut self, low: u64, high: u64) {
-        self.0.push(u128::from(high) << 64 | u128::from(low));
+/// The positions of the feeds in the order of their inputs: the order of a dictionary says nothing.
+fn positions_by_index(call: &Call<'_>) -> SmallVec<[usize; 8]> {
+    let mut positions: SmallVec<[usize; 8]> = (0..call.feeds.len()).collect();
+    positions.sort_unstable_by_key(|&position| call.feeds[position].index);
+    positions
+}
+
+#[inline]
+fn push<const N: usize>(words: &mut Words, more: [u64; N]) {
+    words.extend(more);
+}
+
+/// Copies the bytes of a view.
+#[inline]
+fn push_view(words: &mut Words, view: &TensorView) {
+    let count = view.byte_len().div_ceil(WORD);
+    if count == 0 {
+        return;
     }
+    words.reserve(count);
+    let end = words.len() + count;
+    // SAFETY: there is room for so many words more.
+    let place = unsafe { words.as_mut_ptr().add(words.len()) };
+    // SAFETY: as above.
+    let last = unsafe { place.add(count - 1) };
+    // SAFETY: as above; the bytes may fill it in part only.
+    unsafe { last.write(0) };
+    // SAFETY: the view's bytes are readable while it lives, and the words have room for them.
+    unsafe { std::ptr::copy_nonoverlapping(view.data(), place.cast::<u8>(), view.byte_len()) };
+    // SAFETY: all words up to the end were written above: the bytes reach into the last one.
+    unsafe { words.set_len(end) };
+}
 
-    #[inline]
-    fn push_shape(&mut self, shape: &[i64]) {
-        for pair in shape.chunks(2) {
-            self.push_pair(
-                pair[0].cast_unsigned(),
-                pair.get(1).map_or(0, |extent| extent.cast_unsigned()),
-            );
-        }
-    }
-
-    /// Copies the bytes of a view, and says where they begin.
-    #[inline]
-    fn push_view(&mut self, view: &TensorView) -> u32 {
-        let start = self.0.len();
-        self.0.resize(start + view.byte_len().div_ceil(WORD), 0);
-        if view.byte_len() > 0 {
-            let place = self.0[start..].as_mut_ptr().cast::<u8>();
-            // SAFETY: the view's bytes are readable while it lives, and the words have room for them.
-            unsafe { std::ptr::copy_nonoverlapping(view.data(), place, view.byte_len()) };
-        }
-        u32::try_from(start).unwrap_or(ELSEWHERE)
-    }
-
-    fn push_bytes(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(WORD) {
-            let mut word = [0; WORD];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.0.push(u128::from_ne_bytes(word));
-        }
-    }
-
-    fn push_digest(&mut self, digest: blake3::Hash) {
-        const { assert!(blake3::OUT_LEN == DIGEST_WORDS * WORD) };
-        self.push_bytes(digest.as_bytes());
+fn push_bytes(words: &mut Words, bytes: &[u8]) {
+    for chunk in bytes.chunks(WORD) {
+        let mut word = [0; WORD];
+        word[..chunk.len()].copy_from_slice(chunk);
+        words.push(u64::from_ne_bytes(word));
     }
 }
 

@@ -4,7 +4,6 @@
 //! full. Concurrent identical calls are computed once.
 
 mod entry;
-mod flight;
 mod key;
 mod sampling;
 mod store;
@@ -15,21 +14,20 @@ use std::time::Duration;
 
 pub use entry::Entry;
 pub use key::{DIGESTED_BYTES, Key};
+
 pub use store::Limits;
 
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::runtime::{Call, Feed, Outputs};
-use flight::{Ending, Flights, Role};
-use key::Keyer;
+use crate::flight::{Ending, Flights, Role};
+use crate::question::Question;
+use crate::runtime::{Answer, Call, Outputs};
+use crate::ticket::PATIENCE;
 use sampling::Sampling;
-use smallvec::SmallVec;
 use store::Store;
 
 pub(crate) use entry::copied;
-
-/// How long a caller waits for another one's computation before it looks whether it should go on.
-const PATIENCE: Duration = Duration::from_millis(50);
+pub(crate) use key::Keyer;
 
 /// How a cache is made.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +66,7 @@ pub struct CacheSummary {
 pub struct PredictionCache {
     keyer: Keyer,
     store: Store,
-    flights: Flights,
+    flights: Arc<Flights>,
     sampling: Sampling,
     clock: Clock,
     ttl: Option<Duration>,
@@ -85,7 +83,7 @@ pub enum Lookup {
     /// The answer.
     Hit(Arc<Entry>),
     /// Nothing: what was asked, for whoever computes it.
-    Miss(Box<Key>),
+    Miss(Arc<Key>),
     /// It was not looked up.
     Skipped,
 }
@@ -97,7 +95,7 @@ impl PredictionCache {
         Self {
             keyer: Keyer::new(),
             store: Store::new(settings.limits),
-            flights: Flights::default(),
+            flights: Arc::default(),
             sampling: Sampling::default(),
             clock,
             ttl: settings.ttl,
@@ -113,7 +111,7 @@ impl PredictionCache {
     }
 
     /// Looks again, for as long as it takes.
-    fn find(&self, key: &Key) -> Option<Arc<Entry>> {
+    pub(crate) fn find(&self, key: &Key) -> Option<Arc<Entry>> {
         self.store.get(key, || self.clock.now())
     }
 
@@ -130,61 +128,82 @@ impl PredictionCache {
         self.sampling.record(found.is_some());
         match found {
             Some(entry) => Lookup::Hit(entry),
-            None => Lookup::Miss(Box::new(key)),
+            None => Lookup::Miss(Arc::new(key)),
         }
+    }
+
+    /// What a look-up has missed, in memory of its own.
+    pub(crate) fn question(&self, call: &Call<'_>, key: Arc<Key>) -> Question {
+        Question::of_key(call, key, &self.keyer)
+    }
+
+    /// Joins the computation of what a key stands for, or begins it.
+    pub(crate) fn join(&self, key: &Arc<Key>) -> Role {
+        self.flights.join(key)
+    }
+
+    /// Takes note of a call that is computed.
+    pub(crate) fn count_miss(&self) {
+        self.misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes note of a call that another one's computation has answered.
+    pub(crate) fn count_coalesced(&self) {
+        self.coalesced.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Computes what a look-up has missed, or waits for whoever does already.
     ///
-    /// `compute` is given the inputs that the key stands for. While this waits, `check` is asked every 50 ms whether it
-    /// should go on; its error is the caller's alone.
-    pub fn compute<'e>(
+    /// `compute` is given a call whose inputs are those that the key stands for, whoever writes to the caller's meanwhile.
+    /// While this waits, `check` is asked every 50 ms whether it should go on; its error is the caller's alone.
+    pub(crate) fn compute<'e>(
         &self,
         call: &Call<'_>,
-        key: &Key,
+        key: Arc<Key>,
         check: &dyn Fn() -> Result<()>,
-        compute: impl Fn(&[Feed]) -> Result<Outputs<'e>>,
-    ) -> Result<Outputs<'e>> {
+        compute: impl Fn(&Call<'_>) -> Result<Outputs<'e>>,
+    ) -> Result<Answer<'e>> {
+        let question = self.question(call, key);
+        let call = question.call(call.options);
+        let key = question.key().expect("a question that was made of a key has one");
         if call.options.is_some() {
             // Options belong to one caller, who may end the run: nobody else waits for it.
-            self.misses.fetch_add(1, Ordering::Relaxed);
-            let computed = compute(&key.feeds(call))?;
-            self.keep(call, key, &computed);
-            return Ok(computed);
+            self.count_miss();
+            let computed = compute(&call)?;
+            self.keep(key, &computed);
+            return Ok(Answer::Computed(computed));
         }
         loop {
-            let flight = match self.flights.join(key) {
-                Role::Wait(flight) => flight,
-                Role::Lead(leader) => {
+            let seat = match self.join(key) {
+                Role::Wait(seat) => seat,
+                Role::Lead(leader, _seat) => {
                     // Its computation may have ended between the look-up and now.
                     if let Some(entry) = self.find(key) {
-                        let outputs = Outputs::of_entry(entry.clone());
-                        leader.end(Ending::Answer(entry));
-                        return Ok(outputs);
+                        leader.end(Ending::Answer(entry.clone()));
+                        return Ok(Answer::Kept(entry));
                     }
-                    self.misses.fetch_add(1, Ordering::Relaxed);
-                    let feeds: SmallVec<[Feed; 2]> = key.feeds(call);
-                    let computed = compute(&feeds);
+                    self.count_miss();
+                    let computed = compute(&call);
                     leader.end(match &computed {
                         Err(error) => Ending::Error(error.clone()),
-                        Ok(outputs) => self.keep(call, key, outputs),
+                        Ok(outputs) => Ending::Answer(self.keep(key, outputs)),
                     });
-                    return computed;
+                    return computed.map(Answer::Computed);
                 }
             };
             let ending = loop {
-                if let Some(ending) = flight.wait(PATIENCE) {
+                if let Some(ending) = seat.wait(PATIENCE) {
                     break ending;
                 }
                 check()?;
             };
             match ending {
                 Ending::Answer(entry) => {
-                    self.coalesced.fetch_add(1, Ordering::Relaxed);
-                    return Ok(Outputs::of_entry(entry));
+                    self.count_coalesced();
+                    return Ok(Answer::of(entry));
                 }
                 Ending::Error(error) => {
-                    self.coalesced.fetch_add(1, Ordering::Relaxed);
+                    self.count_coalesced();
                     return Err(error);
                 }
                 Ending::Abandoned => {}
@@ -192,17 +211,14 @@ impl PredictionCache {
         }
     }
 
-    /// Keeps an answer, unless the inputs have changed while it was computed, or it is void by now.
-    fn keep(&self, call: &Call<'_>, key: &Key, outputs: &Outputs<'_>) -> Ending {
-        if !self.keyer.still_fits(key, call) {
-            return Ending::Abandoned;
-        }
+    /// Keeps an answer, unless it is void by now.
+    pub(crate) fn keep(&self, key: &Key, outputs: &Outputs<'_>) -> Arc<Entry> {
         let expires_at = self.ttl.map(|ttl| self.clock.now().saturating_add(ttl));
         let entry = Arc::new(Entry::new(key, outputs, expires_at));
         if key.generation() == self.generation.load(Ordering::Acquire) {
             self.store.insert(&entry);
         }
-        Ending::Answer(entry)
+        entry
     }
 
     /// Drops the answer to a call; whether there was one.
@@ -225,6 +241,12 @@ impl PredictionCache {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.store.limits()
+    }
+
+    /// Calls answered from what was kept.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.store.hits()
     }
 
     /// What has been counted.
@@ -251,7 +273,7 @@ mod tests {
     use super::*;
     use crate::clock::Hand;
     use crate::error::{Error, ErrorKind};
-    use crate::runtime::Input;
+    use crate::runtime::{Feed, Input};
     use crate::tensor::{Dtype, Shape, Strings, TensorView, Value};
     use std::cell::Cell;
     use std::sync::Barrier;
@@ -316,10 +338,10 @@ mod tests {
             Lookup::Hit(_) => {}
             Lookup::Skipped => panic!("it was not looked up"),
             Lookup::Miss(key) => {
-                let outputs = cache.compute(asked, &key, &|| Ok(()), |feeds| {
+                let outputs = cache.compute(asked, key, &|| Ok(()), |call| {
                     computed.set(true);
                     let mut outputs = Outputs::default();
-                    if let Some(Input::Tensor(view)) = feeds.first().map(|feed| &feed.value) {
+                    if let Some(Input::Tensor(view)) = call.feeds.first().map(|feed| &feed.value) {
                         outputs.push(Value::Tensor(crate::tensor::Tensor::copied(view)));
                     }
                     Ok(outputs)
@@ -427,8 +449,8 @@ mod tests {
         // SAFETY: inside the array; nothing else looks at it now.
         unsafe { place.write(7.0) };
         cache
-            .compute(&asked, &key, &|| Ok(()), |feeds| {
-                let Input::Tensor(view) = &feeds[0].value else {
+            .compute(&asked, key, &|| Ok(()), |call| {
+                let Input::Tensor(view) = &call.feeds[0].value else {
                     panic!("it is a tensor")
                 };
                 let copy = crate::tensor::Tensor::copied(view);
@@ -440,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_input_that_changes_while_it_runs_is_not_kept() {
+    fn a_large_input_that_changes_meanwhile_is_kept_as_what_ran() {
         let cache = cache();
         let mut numbers = vec![1.0_f32; 10_000];
         let place = numbers.as_mut_ptr();
@@ -449,14 +471,27 @@ mod tests {
         let Lookup::Miss(key) = cache.look_up(&asked) else {
             panic!("nothing is kept yet")
         };
-        cache
-            .compute(&asked, &key, &|| Ok(()), |_| {
-                // SAFETY: inside the vector; nothing else looks at it now.
-                unsafe { place.write(7.0) };
-                Ok(Outputs::default())
-            })
-            .expect("it computes");
-        assert_eq!(cache.summary().entries, 0);
+        // SAFETY: inside the vector; nothing else looks at it now.
+        unsafe { place.write(7.0) };
+        let outputs = cache.compute(&asked, key, &|| Ok(()), |call| {
+            // SAFETY: as above.
+            unsafe { place.write(1.0) };
+            let Input::Tensor(view) = &call.feeds[0].value else {
+                panic!("it is a tensor")
+            };
+            let mut outputs = Outputs::default();
+            outputs.push(Value::Tensor(crate::tensor::Tensor::copied(view)));
+            Ok(outputs)
+        });
+        assert!(outputs.is_ok());
+        assert!(is_computed(&cache, &asked));
+        let mut ran = vec![1.0_f32; 10_000];
+        ran[0] = 7.0;
+        let feeds = [floats(0, &[10_000], &ran)];
+        let Lookup::Hit(entry) = cache.look_up(&call(&feeds, &[0])) else {
+            panic!("what ran was kept")
+        };
+        assert!(matches!(&entry.values()[0], Value::Tensor(answer) if answer.to_bytes()[..4] == 7.0_f32.to_ne_bytes()));
     }
 
     #[test]
@@ -467,9 +502,7 @@ mod tests {
         let Lookup::Miss(key) = cache.look_up(&asked) else {
             panic!("nothing is kept yet")
         };
-        let failed = cache.compute(&asked, &key, &|| Ok(()), |_| {
-            Err(Error::new(ErrorKind::Fail, "as told"))
-        });
+        let failed = cache.compute(&asked, key, &|| Ok(()), |_| Err(Error::new(ErrorKind::Fail, "as told")));
         assert_eq!(failed.expect_err("as told").message(), "as told");
         assert!(is_computed(&cache, &asked));
         assert!(!is_computed(&cache, &asked));
@@ -496,7 +529,7 @@ mod tests {
         let Lookup::Miss(key) = cache.look_up(&asked) else {
             panic!("nothing is kept yet")
         };
-        let computed = cache.compute(&asked, &key, &|| Ok(()), |_| {
+        let computed = cache.compute(&asked, key, &|| Ok(()), |_| {
             cache.clear();
             Ok(Outputs::default())
         });
@@ -539,11 +572,11 @@ mod tests {
                     let Lookup::Miss(key) = lookup else {
                         panic!("nobody has computed it before all had looked")
                     };
-                    let outputs = cache.compute(&asked, &key, &|| Ok(()), |feeds| {
+                    let outputs = cache.compute(&asked, key, &|| Ok(()), |call| {
                         runs.fetch_add(1, Ordering::Relaxed);
                         let mut outputs = Outputs::default();
                         outputs.push(strings(&["answer"]));
-                        assert_eq!(feeds.len(), 1);
+                        assert_eq!(call.feeds.len(), 1);
                         Ok(outputs)
                     });
                     assert_eq!(outputs.map(|outputs| outputs.len()).ok(), Some(1));
@@ -565,7 +598,7 @@ mod tests {
                 let Lookup::Miss(key) = cache.look_up(&asked) else {
                     panic!("nothing is kept yet")
                 };
-                let outputs = cache.compute(&asked, &key, &|| Ok(()), |_| {
+                let outputs = cache.compute(&asked, key, &|| Ok(()), |_| {
                     barrier.wait();
                     // The other one has given up by the second time.
                     barrier.wait();
@@ -580,7 +613,7 @@ mod tests {
                 panic!("it is still being computed")
             };
             let give_up = || Err(Error::new(ErrorKind::Fail, "enough"));
-            let ended = cache.compute(&asked, &key, &give_up, |_| panic!("somebody else leads"));
+            let ended = cache.compute(&asked, key, &give_up, |_| panic!("somebody else leads"));
             assert_eq!(ended.expect_err("it gave up").message(), "enough");
             barrier.wait();
         });
@@ -596,7 +629,7 @@ mod tests {
             panic!("nothing is kept yet")
         };
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _ = cache.compute(&asked, &key, &|| Ok(()), |_| panic!("as told"));
+            let _ = cache.compute(&asked, key, &|| Ok(()), |_| panic!("as told"));
         }));
         assert!(panicked.is_err());
         assert!(is_computed(&cache, &asked));

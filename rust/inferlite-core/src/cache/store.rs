@@ -206,10 +206,14 @@ impl Store {
         self.evict(&mut order);
     }
 
+    pub(super) fn hits(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.hits.load(Ordering::Relaxed)).sum()
+    }
+
     pub(super) fn held(&self) -> Held {
         let order = locked(&self.order);
         Held {
-            hits: self.shards.iter().map(|shard| shard.hits.load(Ordering::Relaxed)).sum(),
+            hits: self.hits(),
             entries: order.by_stamp.len(),
             bytes: self.bytes.load(Ordering::Relaxed),
             evictions: order.evictions,
@@ -280,7 +284,7 @@ mod tests {
     }
 
     fn key(number: u8) -> Key {
-        Key::of_words(u64::from(number % 4) << 32, &[u128::from(number)])
+        Key::of_words(u64::from(number % 4) << 32, &[u64::from(number)])
     }
 
     fn entry(number: u8, bytes: usize, expires_at: Option<Duration>) -> Arc<Entry> {

@@ -135,13 +135,22 @@ impl Outputs<'_> {
         self.values.is_empty()
     }
 
-    /// Takes the outputs, each once; [`Value::Absent`] is left behind.
+    /// Takes the output at a position, which must be one, once; [`Value::Absent`] is left behind.
     #[inline]
-    pub fn take(&mut self) -> impl ExactSizeIterator<Item = Output<'_>> {
-        self.values.iter_mut().map(|value| match value {
+    pub fn take(&mut self, position: usize) -> Output<'_> {
+        match &mut self.values[position] {
             Held::Owned(value) => Output::Owned(std::mem::replace(value, Value::Absent)),
             Held::Lent(view) => Output::Lent(view),
-        })
+        }
+    }
+
+    /// Outputs that own their memory.
+    pub(crate) fn of_values(values: Vec<Value>) -> Self {
+        let mut outputs = Self::default();
+        for value in values {
+            outputs.push(value);
+        }
+        outputs
     }
 
     /// Copies of the outputs, each in memory of its own.
@@ -155,31 +164,62 @@ impl Outputs<'_> {
             .collect()
     }
 
-    /// Outputs that the cache lends.
-    #[must_use]
-    #[expect(unsafe_code, reason = "lends what the entry owns")]
-    pub fn of_entry(entry: Arc<Entry>) -> Self {
-        let mut outputs = Self::default();
-        for value in entry.values() {
-            match value {
-                // SAFETY: the outputs hold the entry, which never changes, for as long as its views.
-                Value::Tensor(tensor) => outputs.lend(unsafe { tensor.lent() }),
-                other => outputs.push(cache::copied(other)),
-            }
-        }
-        outputs.hold(Owner::of_arc(entry));
-        outputs
-    }
-
     /// The outputs as values that own their memory.
     #[must_use]
     pub fn into_values(mut self) -> Vec<Value> {
-        self.take()
-            .map(|output| match output {
+        (0..self.len())
+            .map(|position| match self.take(position) {
                 Output::Owned(value) => value,
                 Output::Lent(view) => Value::Tensor(Tensor::copied(view)),
             })
             .collect()
+    }
+}
+
+/// What a call is answered with.
+#[derive(Debug)]
+pub enum Answer<'e> {
+    /// What the cache keeps, which callers copy.
+    Kept(Arc<Entry>),
+    /// What was computed for the call.
+    Computed(Outputs<'e>),
+}
+
+impl Answer<'_> {
+    /// The answer in an entry, which is taken out of it if nobody else has it.
+    pub(crate) fn of(entry: Arc<Entry>) -> Self {
+        match Arc::try_unwrap(entry) {
+            Ok(entry) => Self::Computed(Outputs::of_values(entry.into_values())),
+            Err(entry) => Self::Kept(entry),
+        }
+    }
+
+    /// How many outputs there are.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Kept(entry) => entry.values().len(),
+            Self::Computed(outputs) => outputs.len(),
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes the output at a position, which must be one, once.
+    #[inline]
+    pub fn take(&mut self, position: usize) -> Output<'_> {
+        match self {
+            Self::Kept(entry) => match &entry.values()[position] {
+                Value::Tensor(tensor) => Output::Lent(tensor.view()),
+                other => Output::Owned(cache::copied(other)),
+            },
+            Self::Computed(outputs) => outputs.take(position),
+        }
     }
 }
 
@@ -194,6 +234,11 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// Whether a run is a straight line of known operators on the calling thread, so that its time depends on the
     /// shapes of the inputs alone and nobody can be waited for.
     fn is_straight_line(&self) -> bool;
+
+    /// Options by which one run can be told to end early; `None` where it cannot.
+    fn options_to_end(&self) -> Result<Option<RunOptions>> {
+        Ok(None)
+    }
 
     /// The name that `engine=` uses.
     fn name(&self) -> &'static str;

@@ -147,7 +147,6 @@ impl fmt::Debug for Owner {
 #[expect(unsafe_code, reason = "an owner releases what a pointer stands for")]
 mod owner {
     use std::ffi::c_void;
-    use std::sync::Arc;
 
     use super::Owner;
 
@@ -159,16 +158,6 @@ mod owner {
         #[inline]
         pub(crate) unsafe fn new(pointer: *mut c_void, release: unsafe fn(*mut c_void)) -> Self {
             Self { pointer, release }
-        }
-
-        /// An owner of one reference to what is shared.
-        pub(crate) fn of_arc<T: Send + Sync>(shared: Arc<T>) -> Self {
-            unsafe fn release<T>(pointer: *mut c_void) {
-                // SAFETY: `of_arc` made the pointer from an `Arc` of this type, and an owner releases once.
-                drop(unsafe { Arc::from_raw(pointer.cast_const().cast::<T>()) });
-            }
-            // SAFETY: `release` takes back exactly what `into_raw` gives away, on any thread, since `T` allows that.
-            unsafe { Self::new(Arc::into_raw(shared).cast_mut().cast(), release::<T>) }
         }
 
         /// An owner of bytes on the heap, and the address of the first.
@@ -225,18 +214,6 @@ impl Tensor {
     #[must_use]
     pub fn data_mut(&mut self) -> *mut u8 {
         self.view.data.cast_mut()
-    }
-
-    /// The description once more, for whoever keeps the tensor alive by other means.
-    ///
-    /// # Safety
-    /// The tensor must live as long as the view.
-    #[inline]
-    #[must_use]
-    #[expect(unsafe_code, reason = "the caller keeps the tensor alive")]
-    pub(crate) unsafe fn lent(&self) -> TensorView {
-        // SAFETY: promised by the caller.
-        unsafe { self.view.duplicate() }
     }
 
     /// The bytes of the elements.

@@ -518,6 +518,10 @@ impl Engine for Arc<OrtEngine> {
         self.is_straight_line
     }
 
+    fn options_to_end(&self) -> Result<Option<RunOptions>> {
+        RunOptions::new().map(Some)
+    }
+
     fn name(&self) -> &'static str {
         "onnxruntime"
     }

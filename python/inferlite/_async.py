@@ -1,0 +1,68 @@
+"""Waiting for the answers of a model on an event loop; both back ends give their tickets to this."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from inferlite import _checks as checks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Ticket(Protocol):
+    """The claim to the answer of one call."""
+
+    def answer(self) -> tuple[Any] | None:
+        """The answer once it is there, or what it raises; None before."""
+
+    def when_ended(self, callback: Callable[[], object], /) -> None:
+        """Have `callback` called once `answer` has something to say, from any thread."""
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline; None without one."""
+
+    def leave(self) -> None:
+        """Give the answer up."""
+
+
+async def answered(value: Any) -> Any:  # noqa: ANN401 - whatever the model gives; callers await it
+    """What was there at once."""
+    return value
+
+
+async def failed(error: BaseException) -> Any:  # noqa: ANN401 - as above
+    """What went wrong at once."""
+    raise error
+
+
+async def answer(ticket: Ticket, model: str, timeout: float | None) -> Any:  # noqa: ANN401, ASYNC109 - for the text
+    """Wait for the answer to a ticket, which is given up if this ends before."""
+    loop = asyncio.get_running_loop()
+    try:
+        while (given := ticket.answer()) is None:
+            remaining = ticket.remaining()
+            ended: asyncio.Future[bool] = loop.create_future()
+            ticket.when_ended(partial(_tell, loop, ended))
+            timer = None if remaining is None else loop.call_later(remaining, _settle, ended, False)  # noqa: FBT003
+            try:
+                is_in_time = await ended
+            finally:
+                if timer is not None:
+                    timer.cancel()
+            if not is_in_time:
+                raise checks.deadline_exceeded(model, timeout)
+        return given[0]
+    finally:
+        ticket.leave()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, ended: asyncio.Future[bool]) -> None:
+    loop.call_soon_threadsafe(_settle, ended, True)  # noqa: FBT003
+
+
+def _settle(ended: asyncio.Future[bool], is_in_time: bool) -> None:  # noqa: FBT001
+    if not ended.done():
+        ended.set_result(is_in_time)
