@@ -1,6 +1,6 @@
 //! One answer that is kept.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::time::Duration;
 
 use super::key::Key;
@@ -22,7 +22,9 @@ pub struct Entry {
     pub(super) expires_at: Option<Duration>,
     /// When it was used last.
     pub(super) used_at: AtomicU64,
-    /// The stamp under which the order of use has it.
+    /// How often it was used lately.
+    pub(super) uses: AtomicU8,
+    /// Under which number the order of eviction has it.
     pub(super) recorded: AtomicU64,
 }
 
@@ -42,6 +44,7 @@ impl Entry {
             bytes,
             expires_at,
             used_at: AtomicU64::new(0),
+            uses: AtomicU8::new(0),
             recorded: AtomicU64::new(0),
         }
     }

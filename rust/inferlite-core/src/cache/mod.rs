@@ -6,6 +6,7 @@
 mod entry;
 mod flight;
 mod key;
+mod order;
 mod sampling;
 mod store;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub use entry::Entry;
 pub use key::{DIGESTED_BYTES, Key};
+pub use order::Policy;
 pub use store::Limits;
 
 use crate::clock::Clock;
@@ -38,6 +40,8 @@ pub struct CacheSettings {
     pub limits: Limits,
     /// How long an answer counts; for ever without it.
     pub ttl: Option<Duration>,
+    /// Which answer goes first when there is no room.
+    pub policy: Policy,
 }
 
 /// What a cache has counted since it was made.
@@ -96,7 +100,7 @@ impl PredictionCache {
     pub fn new(settings: CacheSettings, clock: Clock) -> Self {
         Self {
             keyer: Keyer::new(),
-            store: Store::new(settings.limits),
+            store: Store::new(settings.limits, settings.policy),
             flights: Flights::default(),
             sampling: Sampling::default(),
             clock,
@@ -263,7 +267,8 @@ mod tests {
             max_bytes,
             max_entries: usize::MAX,
         };
-        (PredictionCache::new(CacheSettings { limits, ttl }, clock), hand)
+        let policy = Policy::default();
+        (PredictionCache::new(CacheSettings { limits, ttl, policy }, clock), hand)
     }
 
     fn cache() -> PredictionCache {
