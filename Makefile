@@ -134,6 +134,10 @@ bench-check: $(INSTALLED) $(VENV)/.packages-test ## Hold the measured ratios aga
 bench-smoke: $(INSTALLED) $(VENV)/.packages-test ## One short round of every benchmark: it runs, the figures mean nothing
 	$(BIN)/python -m benches --smoke $(BENCH_ARGS)
 
+.PHONY: policies
+policies: $(INSTALLED) $(VENV)/.packages-test ## Draw what each policy of the cache keeps, for docs/caching.md
+	$(BIN)/python -m benches.policies
+
 ##@ Publishing
 
 .PHONY: wheels

@@ -7,10 +7,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 
+from inferlite import Cache
 from inferlite._measure import Comparison, compare
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ from benches import (  # noqa: E402
     harness,
     machine,
     models,
+    policies,
     questions,
     report,
     run,
@@ -293,6 +296,38 @@ def test_models_are_the_same_every_time_and_run(name: str) -> None:
     made = models.MODELS[name]()
     assert made.content == models.MODELS[name]().content
     assert all(np.isfinite(array).all() for array in subject.peer_session(made.content).run(None, made.feed))
+
+
+# policies
+
+
+def test_what_knows_the_future_keeps_what_is_asked_soonest() -> None:
+    stream = np.array([1, 2, 3, 4, 1, 2, 5, 1, 2, 3, 4, 5])
+    # Belady's own example: seven faults, and ten of the least recently used policy.
+    assert policies.hits_of_optimum(stream, 3) == 5
+    assert policies.hits_of_optimum(stream, 5) == 7
+    assert policies.hits_of_lru(stream, 3) == 2
+    assert policies.hits_of_lru(stream, 5) == 7
+
+
+def test_live_models_are_asked_and_none_beats_the_optimum() -> None:
+    stream = policies.polluted(policies.zipf(1.0, 3_000, 300), 100, 300)
+    assert len(stream) == 4_500
+    assert len(set(stream[stream >= 300].tolist())) == 1_500
+    budget = 50 * policies.bytes_of_one()
+    hits, entries = policies.ask(stream, Cache(max_bytes=budget))
+    assert (hits, entries) == (policies.hits_of_lru(stream, 50), 50)
+    other, _ = policies.ask(stream, Cache(max_bytes=budget, policy="s3-fifo"))
+    assert hits < other < policies.hits_of_optimum(stream, 50)
+
+
+def test_the_picture_names_every_policy_and_draws_every_stream() -> None:
+    ratios = {name: [0.5] * len(policies.SHARES) for name in policies.LINES}
+    picture = policies.draw([policies.Curves(title, ratios) for title in policies.STREAMS])
+    root = ET.fromstring(picture)  # noqa: S314 - a text of our own
+    texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {'policy="lru"', 'policy="s3-fifo"', "hits, % of calls", *policies.STREAMS} <= texts
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}polyline"))) == 3 * len(policies.STREAMS)
 
 
 # report
