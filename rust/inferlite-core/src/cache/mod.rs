@@ -9,6 +9,7 @@ mod key;
 mod order;
 mod sampling;
 mod store;
+mod striped;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -131,7 +132,7 @@ impl PredictionCache {
         }
         let key = self.key(call);
         let found = self.store.get_at_once(&key, || self.clock.now());
-        self.sampling.record(found.is_some());
+        self.sampling.record(found.is_some(), || self.store.hits());
         match found {
             Some(entry) => Lookup::Hit(entry),
             None => Lookup::Miss(Box::new(key)),

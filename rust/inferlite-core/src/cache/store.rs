@@ -1,11 +1,10 @@
 //! What is kept, within an exact number of bytes.
 //!
-//! Look-ups take the read lock of one shard and write the entry's own atomics, so that threads that look up do not wait
-//! for each other. The order of eviction is kept beside the shards. Room is made before an entry is added: the budget
+//! Look-ups take a read lock that few other threads take, and write the entry's own atomics: threads that look up neither
+//! wait for each other nor write to the same memory, unless they find the same entry. The order of eviction is kept beside the shards. Room is made before an entry is added: the budget
 //! holds at every moment, and no entry pushes itself out.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -13,23 +12,22 @@ use hashbrown::HashTable;
 use super::entry::Entry;
 use super::key::Key;
 use super::order::{Order, Policy, Scarce, Uses};
+use super::striped::Striped;
 
+/// Whoever adds or removes keeps others from one of so many parts for a moment.
 const SHARDS: usize = 16;
 
 /// Entries by key.
 #[derive(Debug)]
 pub(super) struct Store {
-    shards: [Shard; SHARDS],
+    shards: Box<[Shard; SHARDS]>,
     uses: Uses,
     /// Held by whoever adds or removes, before the lock of a shard.
     kept: Mutex<Kept>,
 }
 
-#[derive(Debug, Default)]
-struct Shard {
-    table: RwLock<HashTable<Arc<Entry>>>,
-    hits: AtomicU64,
-}
+/// Counts its hits.
+type Shard = Striped<HashTable<Arc<Entry>>>;
 
 #[derive(Debug)]
 struct Kept {
@@ -70,18 +68,8 @@ fn found(table: &HashTable<Arc<Entry>>, key: &Key) -> Option<Arc<Entry>> {
     table.find(key.hash, |entry| *entry.words == *key.words).cloned()
 }
 
-impl Shard {
-    fn with_table<T>(&self, change: impl FnOnce(&mut HashTable<Arc<Entry>>) -> T) -> T {
-        change(&mut self.table.write().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn take(&self, hash: u64, is_wanted: impl FnMut(&Arc<Entry>) -> bool) -> Option<Arc<Entry>> {
-        self.with_table(|table| table.find_entry(hash, is_wanted).ok().map(|found| found.remove().0))
-    }
-
-    fn remove(&self, entry: &Arc<Entry>) {
-        self.take(entry.hash, |other| Arc::ptr_eq(other, entry));
-    }
+fn take(shard: &Shard, hash: u64, is_wanted: impl FnMut(&Arc<Entry>) -> bool) -> Option<Arc<Entry>> {
+    shard.write(|table| table.find_entry(hash, is_wanted).ok().map(|found| found.remove().0))
 }
 
 impl Kept {
@@ -114,7 +102,7 @@ impl Kept {
 impl Store {
     pub(super) fn new(limits: Limits, policy: Policy) -> Self {
         Self {
-            shards: std::array::from_fn(|_| Shard::default()),
+            shards: Box::new(std::array::from_fn(|_| Shard::default())),
             uses: Uses::new(policy),
             kept: Mutex::new(Kept {
                 order: Order::new(policy),
@@ -136,7 +124,7 @@ impl Store {
     /// The entry of a key, which is used by that; `now` is asked for entries that expire alone.
     pub(super) fn get(&self, key: &Key, now: impl FnOnce() -> Duration) -> Option<Arc<Entry>> {
         let shard = self.shard(key.hash);
-        let entry = found(&shard.table.read().unwrap_or_else(PoisonError::into_inner), key)?;
+        let entry = shard.read(|table| found(table, key))?;
         if entry.expires_at.is_some_and(|end| now() >= end) {
             self.expire(&entry);
             return None;
@@ -148,7 +136,7 @@ impl Store {
     #[inline]
     pub(super) fn get_at_once(&self, key: &Key, now: impl FnOnce() -> Duration) -> Option<Arc<Entry>> {
         let shard = self.shard(key.hash);
-        let entry = found(&*shard.table.try_read().ok()?, key)?;
+        let entry = shard.try_read(|table| found(table, key))??;
         if entry.expires_at.is_some_and(|end| now() >= end) {
             return None;
         }
@@ -158,7 +146,7 @@ impl Store {
     #[inline]
     fn used(&self, shard: &Shard, entry: Arc<Entry>) -> Arc<Entry> {
         self.uses.record(&entry);
-        shard.hits.fetch_add(1, Ordering::Relaxed);
+        shard.count();
         entry
     }
 
@@ -168,17 +156,19 @@ impl Store {
         if entry.bytes > kept.limits.max_bytes || kept.limits.max_entries == 0 {
             return false;
         }
-        let replaced = self
-            .shard(entry.hash)
-            .take(entry.hash, |other| other.words == entry.words);
-        if let Some(replaced) = replaced {
+        let shard = self.shard(entry.hash);
+        let is_same = |other: &Arc<Entry>| other.words == entry.words;
+        // It hardly ever is there, and reading is cheap.
+        if shard.read(|table| table.find(entry.hash, is_same).is_some())
+            && let Some(replaced) = take(shard, entry.hash, is_same)
+        {
             kept.forget(&replaced);
         }
         let was_recalled = kept.order.recall(entry.hash);
         self.make_room(&mut kept, entry.bytes, 1);
         kept.order.insert(entry.clone(), was_recalled, &self.uses);
         kept.bytes += entry.bytes;
-        self.shard(entry.hash).with_table(|table| {
+        shard.write(|table| {
             table.insert_unique(entry.hash, entry.clone(), |entry| entry.hash);
         });
         true
@@ -187,7 +177,7 @@ impl Store {
     /// Drops an entry.
     pub(super) fn remove(&self, key: &Key) -> bool {
         let mut kept = locked(&self.kept);
-        let removed = self.shard(key.hash).take(key.hash, |entry| *entry.words == *key.words);
+        let removed = take(self.shard(key.hash), key.hash, |entry| *entry.words == *key.words);
         if let Some(entry) = &removed {
             kept.forget(entry);
         }
@@ -199,7 +189,7 @@ impl Store {
         let mut kept = locked(&self.kept);
         // Another thread may have been quicker.
         if kept.forget(entry) {
-            self.shard(entry.hash).remove(entry);
+            self.drop_from_table(entry);
             kept.expired += 1;
         }
     }
@@ -208,11 +198,7 @@ impl Store {
     pub(super) fn clear(&self) {
         let mut kept = locked(&self.kept);
         // Entries are freed after the locks, since that may take long.
-        let _dropped: Vec<_> = self
-            .shards
-            .iter()
-            .map(|shard| shard.with_table(std::mem::take))
-            .collect();
+        let _dropped: Vec<_> = self.shards.iter().map(|shard| shard.write(std::mem::take)).collect();
         let empty = Order::new(kept.policy);
         let order = std::mem::replace(&mut kept.order, empty);
         kept.bytes = 0;
@@ -227,10 +213,15 @@ impl Store {
         self.make_room(&mut kept, 0, 0);
     }
 
+    /// How many look-ups have found something.
+    pub(super) fn hits(&self) -> u64 {
+        self.shards.iter().map(Shard::counted).sum()
+    }
+
     pub(super) fn held(&self) -> Held {
         let kept = locked(&self.kept);
         Held {
-            hits: self.shards.iter().map(|shard| shard.hits.load(Ordering::Relaxed)).sum(),
+            hits: self.hits(),
             entries: kept.order.len(),
             bytes: kept.bytes(),
             evictions: kept.evictions,
@@ -242,13 +233,17 @@ impl Store {
         locked(&self.kept).limits
     }
 
+    fn drop_from_table(&self, entry: &Arc<Entry>) {
+        take(self.shard(entry.hash), entry.hash, |other| Arc::ptr_eq(other, entry));
+    }
+
     /// Evicts until so much more can be kept.
     fn make_room(&self, kept: &mut Kept, bytes: usize, entries: usize) {
         while let Some(scarce) = kept.scarce(bytes, entries) {
             let Some(entry) = kept.order.evict(scarce) else {
                 return;
             };
-            self.shard(entry.hash).remove(&entry);
+            self.drop_from_table(&entry);
             kept.bytes -= entry.bytes;
             kept.evictions += 1;
         }
@@ -261,7 +256,7 @@ impl Store {
         let entries: Vec<Arc<Entry>> = self
             .shards
             .iter()
-            .flat_map(|shard| shard.with_table(|table| table.iter().cloned().collect::<Vec<_>>()))
+            .flat_map(|shard| shard.read(|table| table.iter().cloned().collect::<Vec<_>>()))
             .collect();
         kept.order.validate(&entries);
         let bytes: usize = entries.iter().map(|entry| entry.bytes).sum();
@@ -276,7 +271,7 @@ mod tests {
     use super::*;
     use crate::cache::order::naive::Naive;
     use proptest::prelude::*;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn limits(max_bytes: usize, max_entries: usize) -> Limits {
         Limits { max_bytes, max_entries }

@@ -9,10 +9,10 @@ pub(super) mod naive;
 mod s3_fifo;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::entry::Entry;
-use lru::Lru;
+use lru::{Lru, UseClock};
 use s3_fifo::S3Fifo;
 
 /// Which entry goes first when there is no room.
@@ -29,7 +29,7 @@ pub enum Policy {
 #[derive(Debug)]
 pub(super) struct Uses {
     policy: Policy,
-    ticks: AtomicU64,
+    clock: UseClock,
 }
 
 /// Every entry, in the order of eviction.
@@ -50,7 +50,7 @@ impl Uses {
     pub(super) fn new(policy: Policy) -> Self {
         Self {
             policy,
-            ticks: AtomicU64::new(0),
+            clock: UseClock::default(),
         }
     }
 
@@ -58,13 +58,9 @@ impl Uses {
     #[inline]
     pub(super) fn record(&self, entry: &Entry) {
         match self.policy {
-            Policy::Lru => entry.used_at.store(self.tick(), Ordering::Relaxed),
+            Policy::Lru => entry.used_at.store(self.clock.tick(), Ordering::Relaxed),
             Policy::S3Fifo => s3_fifo::record(entry),
         }
-    }
-
-    fn tick(&self) -> u64 {
-        self.ticks.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -103,7 +99,7 @@ impl Order {
     /// Adds an entry; `was_recalled` is what `recall` has said of it.
     pub(super) fn insert(&mut self, entry: Arc<Entry>, was_recalled: bool, uses: &Uses) {
         match self {
-            Self::Lru(order) => order.insert(entry, uses.tick()),
+            Self::Lru(order) => order.insert(entry, uses.clock.tick_for_all()),
             Self::S3Fifo(order) => order.insert(entry, was_recalled),
         }
     }
