@@ -134,6 +134,14 @@ bench-check: $(INSTALLED) $(VENV)/.packages-test $(VENV)/.packages-bench $(VENV)
 bench-smoke: $(INSTALLED) $(VENV)/.packages-test $(VENV)/.packages-bench $(VENV)/.peers ## One short round of every benchmark: it runs, the figures mean nothing
 	$(BIN)/python -m benches --smoke $(BENCH_ARGS)
 
+.PHONY: bench-core
+bench-core: ## Time the cache in the core, on one thread and on two
+	cargo bench --locked --package inferlite-core --bench cache
+
+.PHONY: cache-crates
+cache-crates: ## Hold crates of caches against what is asked of the store, and write docs/cache-crates.md
+	cargo run --locked --release --manifest-path benches/crates/Cargo.toml
+
 .PHONY: policies
 policies: $(INSTALLED) $(VENV)/.packages-test ## Draw what each policy of the cache keeps, for docs/caching.md
 	$(BIN)/python -m benches.policies
