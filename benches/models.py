@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -25,6 +26,9 @@ IR_VERSION: Final = 10
 OPSET: Final = 21
 
 LOGISTIC_REGRESSION: Final = Path(__file__).with_name("logistic_regression.onnx")
+
+PEERS: Final = "peers"
+"""The folder of the environment that holds wheels which are unpacked without what they depend on."""
 
 LARGE_ELEMENTS: Final = 4_000_000
 """Elements of a 16 MB float32 tensor."""
@@ -81,6 +85,22 @@ def chain(length: int) -> BenchModel:
         for position in range(length)
     ]
     return BenchModel(_serialise(nodes, {"x": [1, 4]}, {"y": [1, 4]}), _random_feed(x=(1, 4)))
+
+
+def image() -> BenchModel:
+    """Return a model that takes one image as classifiers do, and gives little: a mean for each colour."""
+    node = helper.make_node("GlobalAveragePool", ["x"], ["y"])
+    content = _serialise([node], {"x": [1, 3, 224, 224]}, {"y": [1, 3, 1, 1]})
+    return BenchModel(content, _random_feed(x=(1, 3, 224, 224)))
+
+
+def magika() -> Path | None:
+    """Return the file of magika's model, if its wheel is unpacked here: `make bench` sees to that.
+
+    Its package is not imported, nor what it depends on installed.
+    """
+    folders = [Path(folder, "magika", "models") for folder in (Path(sys.prefix, PEERS), *sys.path)]
+    return next((file for folder in folders for file in sorted(folder.glob("standard_*/model.onnx"))), None)
 
 
 def logistic_regression() -> BenchModel:
@@ -153,6 +173,8 @@ EIGHT: Final = tuple("abcdefgh")
 
 MODELS: Final[dict[str, Callable[[], BenchModel]]] = {
     "identity-1x4": lambda: _one_node("Identity", ["x"], ["y"], shape=(1, 4)),
+    "identity-1x16": lambda: _one_node("Identity", ["x"], ["y"], shape=(1, 16)),
+    "image": image,
     "mlp-16-32-16-4": lambda: mlp(16, 32, 16, 4),
     "mlp-256-512-512-10": lambda: mlp(256, 512, 512, 10),
     "logistic-regression": logistic_regression,

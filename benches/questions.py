@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from benches import bind, creation, imports, run, tail, threads
+from benches import bind, cache, creation, imports, run, tail, threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,7 @@ CASES: Final = (
     *creation.CASES,
     *imports.CASES,
     *tail.CASES,
+    *cache.CASES,
 )
 
 

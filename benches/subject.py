@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PROVIDERS: Final = ("CPUExecutionProvider",)
 
+NO_CACHE: Final = "onnxruntime has no cache"
+
 
 class Session(Protocol):
     """The part of a session that the benchmarks call."""
@@ -54,8 +56,20 @@ class Subject(Protocol):
         """The module that holds `InferenceSession`."""
         ...
 
-    def session(self, model: bytes | str) -> Session:
-        """Make a session on one intra-op thread."""
+    def session(self, model: bytes | str, cache: object = None) -> Session:
+        """Make a session on one intra-op thread.
+
+        Raises:
+            NotMeasurableError: this subject has no cache, but one is wanted.
+        """
+        ...
+
+    def model(self, model: bytes | str, cache: object) -> Callable[[NDArray[np.float32]], NDArray[np.generic]]:
+        """Load a model of one input and output, on one intra-op thread, with a cache.
+
+        Raises:
+            NotMeasurableError: this subject has no cache.
+        """
         ...
 
     def bind(self, session: Session, feed: Feed, outputs: Arrays | None) -> Bound:
@@ -118,13 +132,26 @@ class _Inferlite:
     def __init__(self, name: str) -> None:
         self.name = name
         package = import_module("inferlite")
-        self._session_class, self._options_class = package.InferenceSession, package.SessionOptions
+        self._load, self._session_class, self._options_class = (
+            package.load,
+            package.InferenceSession,
+            package.SessionOptions,
+        )
 
-    def session(self, model: bytes | str) -> Session:
+    def session(self, model: bytes | str, cache: object = None) -> Session:
+        made: Session = self._session_class(model, self._one_thread(), list(PROVIDERS), cache=cache)
+        return made
+
+    def model(self, model: bytes | str, cache: object) -> Callable[[NDArray[np.float32]], NDArray[np.generic]]:
+        made: Callable[[NDArray[np.float32]], NDArray[np.generic]] = self._load(
+            model, session_options=self._one_thread(), providers=list(PROVIDERS), cache=cache
+        )
+        return made
+
+    def _one_thread(self) -> object:
         options = self._options_class()
         options.intra_op_num_threads = 1
-        made: Session = self._session_class(model, options, list(PROVIDERS))
-        return made
+        return options
 
     def bind(self, session: Session, feed: Feed, outputs: Arrays | None) -> Bound:
         bound: Bound = session.bind(inputs=feed, outputs=outputs)  # type: ignore[attr-defined]
@@ -144,9 +171,15 @@ class _Onnxruntime:
     name = "onnxruntime"
     module = "onnxruntime"
 
-    def session(self, model: bytes | str) -> Session:
+    def session(self, model: bytes | str, cache: object = None) -> Session:
+        if cache is not None:
+            raise NotMeasurableError(NO_CACHE)
         made: Session = peer_session(model)
         return made
+
+    def model(self, model: bytes | str, cache: object) -> Callable[[NDArray[np.float32]], NDArray[np.generic]]:
+        del model, cache
+        raise NotMeasurableError(NO_CACHE)
 
     def bind(self, session: Session, feed: Feed, outputs: Arrays | None) -> Bound:
         return io_binding(session, feed, outputs)

@@ -7,10 +7,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 
+from inferlite import Cache, InferenceSession
 from inferlite._measure import Comparison, compare
 
 if TYPE_CHECKING:
@@ -24,9 +26,11 @@ if str(ROOT) not in sys.path:
 from benches import (  # noqa: E402
     __main__ as command,
     bind,
+    cache,
     harness,
     machine,
     models,
+    policies,
     questions,
     report,
     run,
@@ -97,6 +101,14 @@ def test_the_promises_of_the_design_are_among_the_targets() -> None:
     assert bounds["threads", "mlp-16-32-16-4, 16 threads", "onnxruntime run"] == 0.25
     assert bounds["imports", "import", "python -c 'import numpy, onnxruntime'"] == "no slower"
     assert {bound for (question, _, _), bound in bounds.items() if question == "creation"} == {"no slower"}
+    cached = {(case, peer): bound for (question, case, peer), bound in bounds.items() if question == "cache"}
+    assert cached["hit, 1x16, Model", "x.copy()"] == 1.25
+    assert cached["hit, 1x16, session", "x.copy()"] == 1.7
+    assert {bound for (_, peer), bound in cached.items() if "around onnxruntime" in peer} == {0.25}
+    assert cached["hit, 1x3x224x224, Model", "keyed BLAKE3 of the input, one thread"] == 1.2
+    assert cached["hits, 1x16, 16 threads in sum", "one thread"] == 1.0
+    assert cached["miss, mlp-256-512-512-10", "run without cache"] == 1.05
+    assert cached["miss, magika", "run without cache"] == 1.02
 
 
 @pytest.mark.parametrize(
@@ -165,7 +177,8 @@ def test_an_unknown_name_lists_the_questions() -> None:
     with pytest.raises(questions.UnmatchedError) as caught:
         questions.only(pairs, ["walk"])
     assert str(caught.value) == (
-        "nothing is called ['walk']; the questions are ['run', 'bind', 'threads', 'creation', 'imports', 'tail']"
+        "nothing is called ['walk']; the questions are "
+        "['run', 'bind', 'threads', 'creation', 'imports', 'tail', 'cache']"
     )
 
 
@@ -265,10 +278,15 @@ class WrongSubject:
     name = "wrong"
     module = "onnxruntime"
 
-    def session(self, model: bytes | str) -> subject.Session:
+    def session(self, model: bytes | str, cache: object = None) -> subject.Session:
         """Ignore the model."""
-        del model
+        del model, cache
         return ZeroSession()
+
+    def model(self, model: bytes | str, cache: object) -> Callable[[np.ndarray], np.ndarray]:
+        """Ignore the model."""
+        del model, cache
+        return np.zeros_like
 
     def bind(self, session: subject.Session, feed: subject.Feed, outputs: subject.Arrays | None) -> subject.Bound:
         """Ignore the inputs."""
@@ -282,7 +300,7 @@ class WrongSubject:
         raise harness.NotMeasurableError(message)
 
 
-@pytest.mark.parametrize("case", [run.CASES[0], bind.CASES[0], threads.CASES[0]], ids=lambda case: case.question)
+@pytest.mark.parametrize("case", [run.CASES[0], bind.CASES[0], threads.CASES[0], *cache.CASES[:3]], ids=str)
 def test_a_wrong_answer_is_never_timed(case: harness.Case) -> None:
     with pytest.raises(harness.WrongAnswerError):
         case.measure(WrongSubject(), harness.Effort(smoke=True))
@@ -293,6 +311,83 @@ def test_models_are_the_same_every_time_and_run(name: str) -> None:
     made = models.MODELS[name]()
     assert made.content == models.MODELS[name]().content
     assert all(np.isfinite(array).all() for array in subject.peer_session(made.content).run(None, made.feed))
+
+
+# cache
+
+
+MLP = models.model("mlp-16-32-16-4")
+
+
+@pytest.mark.parametrize("name", ["hit, 1x16, Model", "hit, 1x16, session", "no repeats, sampling, mlp-16-32-16-4"])
+def test_what_the_cache_is_timed_for_happens_on_the_python_back_end_too(name: str) -> None:
+    case = next(case for case in cache.CASES if case.name == name)
+    assert case.measure(subject.choose("python"), harness.Effort(smoke=True)).rounds == 2
+
+
+def test_every_call_of_a_stream_of_misses_misses_however_many_there_are() -> None:
+    made: list[subject.Session] = []
+
+    def make() -> subject.Session:
+        made.append(InferenceSession(MLP.content, cache=Cache(max_entries=cache.KEPT)))
+        return made[-1]
+
+    misses = cache.Misses(make, cache.different(MLP.feed, cache.POOL))
+    for _ in range(30):
+        assert misses.time(400) > 0
+    assert len(made) == 2
+
+
+def test_a_hit_among_misses_is_never_reported() -> None:
+    misses = cache.Misses(lambda: InferenceSession(MLP.content, cache="1MB"), cache.different(MLP.feed, 50))
+    with pytest.raises(harness.WrongAnswerError, match="were to miss"):
+        misses.time(10)
+
+
+def test_hits_that_were_none_are_never_timed() -> None:
+    live = InferenceSession(MLP.content, cache="1MB")
+    live.run(None, MLP.feed)
+    with pytest.raises(harness.WrongAnswerError) as caught:
+        cache.require_hits(live, 1)
+    assert str(caught.value) == "0 calls were hits, but 1 were to be"
+
+
+def test_a_subject_without_a_cache_says_so() -> None:
+    for case in (cache.CASES[0], cache.CASES[1]):
+        with pytest.raises(harness.NotMeasurableError, match="onnxruntime has no cache"):
+            case.measure(subject.choose("onnxruntime"), harness.Effort(smoke=True))
+
+
+# policies
+
+
+def test_what_knows_the_future_keeps_what_is_asked_soonest() -> None:
+    stream = np.array([1, 2, 3, 4, 1, 2, 5, 1, 2, 3, 4, 5])
+    # Belady's own example: seven faults, and ten of the least recently used policy.
+    assert policies.hits_of_optimum(stream, 3) == 5
+    assert policies.hits_of_optimum(stream, 5) == 7
+    assert policies.hits_of_lru(stream, 3) == 2
+    assert policies.hits_of_lru(stream, 5) == 7
+
+
+def test_live_models_are_asked_and_none_beats_the_optimum() -> None:
+    stream = policies.polluted(policies.zipf(1.0, 3_000, 300), 100, 300)
+    assert len(stream) == 4_500
+    assert len(set(stream[stream >= 300].tolist())) == 1_500
+    budget = 50 * policies.bytes_of_one()
+    hits, entries = policies.ask(stream, Cache(max_bytes=budget))
+    assert (hits, entries) == (policies.hits_of_lru(stream, 50), 50)
+    other, _ = policies.ask(stream, Cache(max_bytes=budget, policy="s3-fifo"))
+    assert hits < other < policies.hits_of_optimum(stream, 50)
+
+
+def test_the_picture_names_every_policy_and_draws_every_stream() -> None:
+    ratios = {name: [0.5] * len(policies.SHARES) for name in policies.LINES}
+    picture = policies.draw([policies.Curves(title, ratios) for title in policies.STREAMS])
+    root = ET.fromstring(picture)  # noqa: S314 - a text of our own
+    texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {'policy="lru"', 'policy="s3-fifo"', "hits, % of calls", *policies.STREAMS} <= texts
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}polyline"))) == 3 * len(policies.STREAMS)
 
 
 # report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ import child
 import inferlite
 import oracle
 from cases import f32, ones
-from inferlite.cache import parse_size
+from inferlite.cache import POLICIES, parse_size
 from inferlite.exceptions import ModelClosedError, ModelLoadError
 
 if TYPE_CHECKING:
@@ -155,9 +156,12 @@ def test_what_is_refused_without_a_cache_is_refused_with_one(name: str) -> None:
         oracle.compare_calls(lambda: ours.run(None, BAD_FEEDS[name]()), lambda: plain.run(None, BAD_FEEDS[name]()))
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([1, 3, 5_000]), st.sampled_from("abcde")), max_size=60))
-def test_any_traffic_gets_the_models_answers_within_the_budget(calls: list[tuple[int, int, str]]) -> None:
-    model, _ = _cached(max_bytes=60_000, max_entries=6)
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.sampled_from([1, 3, 5_000]), st.sampled_from("abcde")), max_size=60),
+    st.sampled_from(POLICIES),
+)
+def test_any_traffic_gets_the_models_answers_within_the_budget(calls: list[tuple[int, int, str]], policy: str) -> None:
+    model, _ = _cached(max_bytes=60_000, max_entries=6, policy=policy)
     for number, size, action in calls:
         x = np.full(size, number, np.float32)
         if action == "e" and number == 0:
@@ -184,8 +188,97 @@ def test_the_least_recently_used_answer_goes_first() -> None:
     assert model.stats().cache.evictions == 2
 
 
-def test_a_smaller_budget_drops_at_once() -> None:
-    model, _ = _cached()
+@pytest.mark.parametrize(("policy", "survivors"), [("lru", 0), ("s3-fifo", 15)])
+def test_a_scan_pushes_out_what_is_asked_for_again_under_one_policy_alone(policy: str, survivors: int) -> None:
+    model, _ = _cached(max_entries=20, policy=policy)
+    for _ in range(4):
+        for number in range(15):
+            model(f32(number))
+    for number in range(100, 200):
+        model(f32(number))
+    before = _hits(model)
+    for number in reversed(range(15)):
+        model(f32(number))
+    assert _hits(model) - before == survivors
+
+
+class _ObviousLru:
+    """A dictionary in order of use."""
+
+    def __init__(self, most: int) -> None:
+        self._kept: OrderedDict[int, None] = OrderedDict()
+        self._most = most
+
+    def ask(self, number: int) -> bool:
+        """Whether it was there; it is now."""
+        is_hit = number in self._kept
+        self._kept[number] = None
+        self._kept.move_to_end(number)
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return is_hit
+
+
+class _ObviousS3Fifo:
+    """Lists, the oldest first, and a dictionary of uses."""
+
+    def __init__(self, most: int) -> None:
+        self._small: list[int] = []
+        self._main: list[int] = []
+        self._ghosts: list[int] = []
+        self._uses: dict[int, int] = {}
+        self._most = most
+
+    def ask(self, number: int) -> bool:
+        """Whether it was there; it is now."""
+        if number in self._uses:
+            self._uses[number] = min(self._uses[number] + 1, 3)
+            return True
+        was_here = number in self._ghosts
+        if was_here:
+            self._ghosts.remove(number)
+        while len(self._uses) >= self._most:
+            self._evict()
+            del self._ghosts[: max(len(self._ghosts) - len(self._uses), 0)]
+        (self._main if was_here else self._small).append(number)
+        self._uses[number] = 0
+        return False
+
+    def _evict(self) -> None:
+        if not self._main or len(self._small) >= max(self._most // 10, 1):
+            number = self._small.pop(0)
+            if self._uses[number] > 1:
+                self._main.append(number)
+                self._uses[number] = 0
+                return
+            self._ghosts.append(number)
+        else:
+            number = self._main.pop(0)
+            if self._uses[number] > 0:
+                self._main.append(number)
+                self._uses[number] -= 1
+                return
+        del self._uses[number]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("most", [1, 7, 40])
+def test_each_policy_hits_where_its_obvious_form_hits(policy: str, most: int) -> None:
+    model, _ = _cached(max_entries=most, policy=policy)
+    obvious = {"lru": _ObviousLru, "s3-fifo": _ObviousS3Fifo}[policy](most)
+    numbers = np.random.default_rng(most).zipf(1.2, 4_000) % 500
+    numbers[1_000:1_200] = np.arange(1_000, 1_200)
+    for number in numbers.tolist():
+        before = _hits(model)
+        assert model(f32(number)).tolist() == [2.0 * number]
+        assert _hits(model) - before == obvious.ask(number)
+    assert model.stats().cache.hits > 100
+    assert model.stats().cache.entries == most
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_smaller_budget_drops_at_once(policy: str) -> None:
+    model, _ = _cached(policy=policy)
     for number in range(20):
         model(f32(number))
     assert len(model.cache) == 20
@@ -292,8 +385,9 @@ def test_an_input_changed_by_another_thread_poisons_nothing() -> None:
         assert model(settled).tobytes() == plain(settled).tobytes()
 
 
-def test_threads_under_pressure_get_right_answers() -> None:
-    model, _ = _cached(max_bytes=20_000)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_threads_under_pressure_get_right_answers(policy: str) -> None:
+    model, _ = _cached(max_bytes=20_000, policy=policy)
 
     def work(seed: int) -> None:
         generator = np.random.default_rng(seed)
@@ -400,6 +494,13 @@ def test_what_is_no_size_is_refused(size: str | int) -> None:
 def test_wrong_settings_are_refused(settings: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         inferlite.Cache(**settings)
+
+
+@pytest.mark.parametrize("policy", ["LRU", "", "fifo", None, 1])
+def test_an_unknown_policy_is_refused_with_the_ones_there_are(policy: Any) -> None:
+    with pytest.raises(ValueError, match="policy") as caught:
+        inferlite.Cache(policy=policy)
+    assert str(caught.value) == f"`policy` must be one of 'lru', 's3-fifo', not {policy!r}"
 
 
 @pytest.mark.parametrize("cache", [True, 1.5, [], object()])

@@ -28,6 +28,9 @@ UNITS: Final = {
 
 MOST_BYTES: Final = 2**63 - 1
 
+POLICIES: Final = ("lru", "s3-fifo")
+"""What decides which answer goes first when there is no room."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cache:
@@ -40,6 +43,8 @@ class Cache:
         ttl: How long an answer counts, in seconds; None for ever.
         allow_random: Whether a model with random operators is cached all the same: a repeated call then gives the
             numbers that were drawn first.
+        policy: Which answer goes first when there is no room: `"lru"`, the least recently used one; or `"s3-fifo"`,
+            rather one that was asked for once, so that a scan does not push out what is asked for again and again.
 
     Raises:
         ValueError: A setting is out of range, or a size cannot be read.
@@ -55,6 +60,7 @@ class Cache:
     max_entries: int | None = None
     ttl: float | None = None
     allow_random: bool = False
+    policy: str = "lru"
 
     def __post_init__(self) -> None:
         """Check the settings, and turn the size into bytes."""
@@ -67,6 +73,9 @@ class Cache:
             if not (self.ttl > 0 and math.isfinite(self.ttl)):
                 message = f"`ttl` must be more than 0 seconds, not {self.ttl}: pass None for ever"
                 raise ValueError(message)
+        if self.policy not in POLICIES:
+            message = f"`policy` must be one of {', '.join(map(repr, POLICIES))}, not {self.policy!r}"
+            raise ValueError(message)
 
     @classmethod
     def read(cls, given: Cache | str | int | None) -> Cache | None:
@@ -85,7 +94,12 @@ class Cache:
 
     def _given(self) -> dict[str, Any]:
         """What the back ends take."""
-        return {"max_bytes": parse_size(self.max_bytes), "max_entries": self.max_entries, "ttl": self.ttl}
+        return {
+            "max_bytes": parse_size(self.max_bytes),
+            "max_entries": self.max_entries,
+            "ttl": self.ttl,
+            "policy": self.policy,
+        }
 
 
 def parse_size(size: int | str) -> int:

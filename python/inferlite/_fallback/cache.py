@@ -6,7 +6,6 @@ import hashlib
 import os
 import threading
 import time
-from collections import OrderedDict
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +14,7 @@ import numpy as np
 from onnxruntime import RunOptions
 
 from inferlite._fallback import forks
+from inferlite._fallback.order import POLICIES, Order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -80,11 +80,12 @@ class Claim:
 
 
 class Answers:
-    """Answers by what was asked, the most recently used ones, within a number of bytes."""
+    """Answers by what was asked, within a number of bytes."""
 
-    def __init__(self, max_bytes: int, max_entries: int | None, ttl: float | None) -> None:
+    def __init__(self, max_bytes: int, max_entries: int | None, ttl: float | None, policy: str) -> None:
         """Keep nothing yet."""
         self._ttl = ttl
+        self._policy = policy
         self.clock: Callable[[], float] = time.monotonic
         self._secret = os.urandom(32)
         self.max_bytes, self.max_entries = max_bytes, max_entries
@@ -93,7 +94,8 @@ class Answers:
     def _begin(self) -> None:
         self._process = forks.generation()
         self._lock = threading.Lock()
-        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self._entries: dict[Hashable, _Entry] = {}
+        self._order: Order = POLICIES[self._policy]()
         self._flights: dict[Hashable, _Flight] = {}
         self._bytes = 0
         self._generation = 0
@@ -227,7 +229,7 @@ class Answers:
             self._drop(key)
             self._expired += 1
             return None
-        self._entries.move_to_end(key)
+        self._order.use(key)
         return entry
 
     def _keep(self, key: Hashable, results: list[Any], generation: int) -> list[Any]:
@@ -239,17 +241,27 @@ class Answers:
                 if key in self._entries:
                     self._drop(key)
                 expires_at = self.clock() + self._ttl if self._ttl is not None else 0.0
+                was_recalled = self._order.recall(key)
+                self._make_room(size, 1)
                 self._entries[key] = _Entry(answer, size, expires_at)
+                self._order.add(key, size, was_recalled=was_recalled)
                 self._bytes += size
-                self._evict()
         return answer
 
     def _drop(self, key: Hashable) -> None:
+        self._order.remove(key)
         self._bytes -= self._entries.pop(key).size
 
-    def _evict(self) -> None:
-        while self._bytes > self.max_bytes or len(self._entries) > (self.max_entries or len(self._entries)):
-            self._drop(next(iter(self._entries)))
+    def _make_room(self, size: int, entries: int) -> None:
+        """Evict until so much more can be kept."""
+        while self._entries:
+            if self._bytes + self._order.extra_bytes + size > self.max_bytes:
+                key = self._order.evict(most_bytes=self.max_bytes, most_entries=None)
+            elif self.max_entries is not None and len(self._entries) + entries > self.max_entries:
+                key = self._order.evict(most_bytes=None, most_entries=self.max_entries)
+            else:
+                return
+            self._bytes -= self._entries.pop(key).size
             self._evictions += 1
 
     def _is_due(self) -> bool:
@@ -300,6 +312,7 @@ class Answers:
         with self._lock:
             self._generation += 1
             self._entries.clear()
+            self._order = POLICIES[self._policy]()
             self._bytes = 0
 
     def invalidate(self, names: Sequence[str], feed: Mapping[str, Any]) -> bool:
@@ -317,7 +330,7 @@ class Answers:
         self._survive_fork()
         with self._lock:
             self.max_bytes, self.max_entries = max_bytes, max_entries
-            self._evict()
+            self._make_room(0, 0)
 
     def summary(self) -> tuple[Any, ...]:
         """The figures of `CacheStats`, in its order, then the limits."""
@@ -331,7 +344,7 @@ class Answers:
                 self._evictions,
                 self._expired,
                 len(self._entries),
-                self._bytes,
+                self._bytes + self._order.extra_bytes,
                 self._is_sparse,
                 self.max_bytes,
                 self.max_entries,

@@ -151,7 +151,7 @@ impl Model {
     /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) if too many calls wait for a thread already.
     pub fn begin(self: &Arc<Self>, call: &Call<'_>, lookup: Lookup) -> Result<Ticket> {
         let question = match (lookup, self.cache()) {
-            (Lookup::Miss(key), Some(cache)) => cache.question(call, key),
+            (Lookup::Miss(key), Some(cache)) => cache.question(call, key).0,
             _ => Question::copied(call),
         };
         Ticket::new(self.clone(), question)
@@ -332,7 +332,7 @@ impl Drop for Detached<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{CacheSettings, Limits};
+    use crate::cache::{CacheSettings, Limits, Policy};
     use crate::clock::Hand;
     use crate::pace::{SAMPLED, WINDOW};
     use crate::runtime::{Argument, Dim, Feed, ValueType};
@@ -541,6 +541,7 @@ mod tests {
                 max_entries: usize::MAX,
             },
             ttl: None,
+            policy: Policy::Lru,
         };
         let mut model = model.with_cache(PerProcess::new(move || {
             PredictionCache::new(settings, Clock::default())

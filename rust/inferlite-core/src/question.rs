@@ -38,7 +38,7 @@ impl Question {
 
     /// What a key stands for: small inputs are in it; large ones are copied, and keyed again, since their bytes may have
     /// changed since they were looked up, and change back.
-    pub(crate) fn of_key(call: &Call<'_>, key: Arc<Key>, keyer: &Keyer) -> Self {
+    pub(crate) fn of_key(call: &Call<'_>, key: Arc<Key>, keyer: &Keyer) -> (Self, Arc<Key>) {
         let mut question = Self {
             feeds: key.feeds(call),
             fetches: call.fetches.into(),
@@ -47,8 +47,8 @@ impl Question {
         };
         let is_large = |feed: &Feed| matches!(&feed.value, Input::Tensor(view) if view.byte_len() > DIGESTED_BYTES);
         if !question.feeds.iter().any(is_large) {
-            question.key = Some(key);
-            return question;
+            question.key = Some(key.clone());
+            return (question, key);
         }
         for feed in question.feeds.iter_mut().filter(|feed| is_large(feed)) {
             *feed = with_value(feed, |view| copy_into(&mut question.copies, view));
@@ -59,8 +59,8 @@ impl Question {
         };
         let settled_key = Arc::new(keyer.key(&settled, key.generation()));
         question.feeds = settled_key.feeds(&settled);
-        question.key = Some(settled_key);
-        question
+        question.key = Some(settled_key.clone());
+        (question, settled_key)
     }
 
     /// The call that asks it.

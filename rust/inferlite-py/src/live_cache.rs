@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use inferlite_core::Model;
-use inferlite_core::cache::{CacheSettings, Limits};
+use inferlite_core::cache::{CacheSettings, Limits, Policy};
 use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -18,6 +19,16 @@ pub(crate) struct Given {
     max_entries: Option<usize>,
     /// In seconds.
     ttl: Option<f64>,
+    #[pyo3(from_py_with = policy)]
+    policy: Policy,
+}
+
+fn policy(name: &Bound<'_, PyAny>) -> PyResult<Policy> {
+    match name.extract()? {
+        "lru" => Ok(Policy::Lru),
+        "s3-fifo" => Ok(Policy::S3Fifo),
+        other => Err(PyValueError::new_err(format!("there is no policy `{other}`"))),
+    }
 }
 
 pub(crate) fn settings(given: Given) -> CacheSettings {
@@ -25,6 +36,7 @@ pub(crate) fn settings(given: Given) -> CacheSettings {
         limits: limits(given.max_bytes, given.max_entries),
         // Seconds beyond what a duration holds are as good as for ever.
         ttl: given.ttl.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        policy: given.policy,
     }
 }
 

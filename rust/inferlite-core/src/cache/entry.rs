@@ -1,6 +1,6 @@
 //! One answer that is kept.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::time::Duration;
 
 use super::key::Key;
@@ -22,7 +22,9 @@ pub struct Entry {
     pub(super) expires_at: Option<Duration>,
     /// When it was used last.
     pub(super) used_at: AtomicU64,
-    /// The stamp under which the order of use has it.
+    /// How often it was used lately.
+    pub(super) uses: AtomicU8,
+    /// Under which number the order of eviction has it.
     pub(super) recorded: AtomicU64,
 }
 
@@ -36,15 +38,7 @@ impl Entry {
 
     /// An answer that is handed over and never kept.
     pub(crate) fn unkept(values: Vec<Value>) -> Self {
-        Self {
-            hash: 0,
-            words: Box::default(),
-            values,
-            bytes: 0,
-            expires_at: None,
-            used_at: AtomicU64::new(0),
-            recorded: AtomicU64::new(0),
-        }
+        Self::with_words(0, Box::default(), values, 0, None)
     }
 
     /// The outputs, for whoever has the last reference.
@@ -53,13 +47,24 @@ impl Entry {
     }
 
     fn with_size(key: &Key, values: Vec<Value>, bytes: usize, expires_at: Option<Duration>) -> Self {
+        Self::with_words(key.hash, key.words.as_slice().into(), values, bytes, expires_at)
+    }
+
+    fn with_words(
+        hash: u64,
+        words: Box<[u64]>,
+        values: Vec<Value>,
+        bytes: usize,
+        expires_at: Option<Duration>,
+    ) -> Self {
         Self {
-            hash: key.hash,
-            words: key.words.as_slice().into(),
+            hash,
+            words,
             values,
             bytes,
             expires_at,
             used_at: AtomicU64::new(0),
+            uses: AtomicU8::new(0),
             recorded: AtomicU64::new(0),
         }
     }

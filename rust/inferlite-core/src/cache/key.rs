@@ -20,6 +20,9 @@ use crate::tensor::{Map, MapKeys, MapValues, Strings, TensorView, Value};
 /// The frames of the engine copy inputs up to this size in any case, from any alignment.
 pub const DIGESTED_BYTES: usize = 16 * 1024;
 
+/// Bytes that are digested at once: BLAKE3 hashes several of its 1 KiB chunks side by side, and joins them in a tree that
+/// grows more quickly from long runs than from short ones.
+const DIGEST_BUFFER: usize = 64 * 1024;
 /// What most keys of small inputs need: moving a longer one costs more than it saves.
 const INLINE_WORDS: usize = 18;
 const WORD: usize = size_of::<u64>();
@@ -130,12 +133,13 @@ impl Keyer {
         }
     }
 
+    /// The digest of a large view.
     fn digest(&self, view: &TensorView) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.secret);
         // By way of a buffer, since another thread may write to the bytes, of which there must be no slice then.
-        let mut buffer = [0_u8; DIGESTED_BYTES];
+        let mut buffer = vec![0_u8; view.byte_len().min(DIGEST_BUFFER)];
         for start in (0..view.byte_len()).step_by(buffer.len()) {
-            let part = &mut buffer[..(view.byte_len() - start).min(DIGESTED_BYTES)];
+            let part = &mut buffer[..(view.byte_len() - start).min(DIGEST_BUFFER)];
             // SAFETY: `start` is inside the view.
             let from = unsafe { view.data().add(start) };
             // SAFETY: the part ends where the view does or before, and its bytes are readable while it lives.

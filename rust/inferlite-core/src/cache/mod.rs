@@ -5,8 +5,10 @@
 
 mod entry;
 mod key;
+mod order;
 mod sampling;
 mod store;
+mod striped;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +16,7 @@ use std::time::Duration;
 
 pub use entry::Entry;
 pub use key::{DIGESTED_BYTES, Key};
-
+pub use order::Policy;
 pub use store::Limits;
 
 use crate::clock::Clock;
@@ -36,6 +38,8 @@ pub struct CacheSettings {
     pub limits: Limits,
     /// How long an answer counts; for ever without it.
     pub ttl: Option<Duration>,
+    /// Which answer goes first when there is no room.
+    pub policy: Policy,
 }
 
 /// What a cache has counted since it was made.
@@ -94,7 +98,7 @@ impl PredictionCache {
     pub fn new(settings: CacheSettings, clock: Clock) -> Self {
         Self {
             keyer: Keyer::new(),
-            store: Store::new(settings.limits),
+            store: Store::new(settings.limits, settings.policy),
             flights: Arc::default(),
             sampling: Sampling::default(),
             clock,
@@ -125,15 +129,15 @@ impl PredictionCache {
         }
         let key = self.key(call);
         let found = self.store.get_at_once(&key, || self.clock.now());
-        self.sampling.record(found.is_some());
+        self.sampling.record(found.is_some(), || self.store.hits());
         match found {
             Some(entry) => Lookup::Hit(entry),
             None => Lookup::Miss(Arc::new(key)),
         }
     }
 
-    /// What a look-up has missed, in memory of its own.
-    pub(crate) fn question(&self, call: &Call<'_>, key: Arc<Key>) -> Question {
+    /// What a look-up has missed, in memory of its own, and what stands for that.
+    pub(crate) fn question(&self, call: &Call<'_>, key: Arc<Key>) -> (Question, Arc<Key>) {
         Question::of_key(call, key, &self.keyer)
     }
 
@@ -156,16 +160,15 @@ impl PredictionCache {
     ///
     /// `compute` is given a call whose inputs are those that the key stands for, whoever writes to the caller's meanwhile.
     /// While this waits, `check` is asked every 50 ms whether it should go on; its error is the caller's alone.
-    pub(crate) fn compute<'e>(
+    pub fn compute<'e>(
         &self,
         call: &Call<'_>,
         key: Arc<Key>,
         check: &dyn Fn() -> Result<()>,
         compute: impl Fn(&Call<'_>) -> Result<Outputs<'e>>,
     ) -> Result<Answer<'e>> {
-        let question = self.question(call, key);
-        let call = question.call(call.options);
-        let key = question.key().expect("a question that was made of a key has one");
+        let (question, key) = self.question(call, key);
+        let (call, key) = (question.call(call.options), &key);
         if call.options.is_some() {
             // Options belong to one caller, who may end the run: nobody else waits for it.
             self.count_miss();
@@ -285,7 +288,8 @@ mod tests {
             max_bytes,
             max_entries: usize::MAX,
         };
-        (PredictionCache::new(CacheSettings { limits, ttl }, clock), hand)
+        let policy = Policy::default();
+        (PredictionCache::new(CacheSettings { limits, ttl, policy }, clock), hand)
     }
 
     fn cache() -> PredictionCache {

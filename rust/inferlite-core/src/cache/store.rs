@@ -1,41 +1,40 @@
-//! What is kept: exactly the most recently used entries, within an exact number of bytes.
+//! What is kept, within an exact number of bytes.
 //!
-//! Look-ups take the read lock of one shard and write the entry's own stamp, so that threads that look up do not wait for
-//! each other. The order of use is kept beside the shards, by stamps that are brought up to date only when something has
-//! to go: the entry with the oldest stamp on record is evicted if that stamp is still its own, and takes its newer place
-//! otherwise. An entry is never used before its stamp on record, so what is evicted is the least recently used one.
+//! Look-ups take a read lock that few other threads take, and write the entry's own atomics: threads that look up neither
+//! wait for each other nor write to the same memory, unless they find the same entry. The order of eviction is kept beside the shards. Room is made before an entry is added: the budget
+//! holds at every moment, and no entry pushes itself out.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashTable;
 
 use super::entry::Entry;
 use super::key::Key;
+use super::order::{Order, Policy, Scarce, Uses};
+use super::striped::Striped;
 
+/// Whoever adds or removes keeps others from one of so many parts for a moment.
 const SHARDS: usize = 16;
 
 /// Entries by key.
 #[derive(Debug)]
 pub(super) struct Store {
-    shards: [Shard; SHARDS],
-    ticks: AtomicU64,
+    shards: Box<[Shard; SHARDS]>,
+    uses: Uses,
     /// Held by whoever adds or removes, before the lock of a shard.
-    order: Mutex<Order>,
-    bytes: AtomicUsize,
+    kept: Mutex<Kept>,
 }
 
-#[derive(Debug, Default)]
-struct Shard {
-    table: RwLock<HashTable<Arc<Entry>>>,
-    hits: AtomicU64,
-}
+/// Counts its hits.
+type Shard = Striped<HashTable<Arc<Entry>>>;
 
 #[derive(Debug)]
-struct Order {
-    by_stamp: BTreeMap<u64, Arc<Entry>>,
+struct Kept {
+    order: Order,
+    policy: Policy,
+    /// Of the entries.
+    bytes: usize,
     limits: Limits,
     evictions: u64,
     expired: u64,
@@ -69,32 +68,50 @@ fn found(table: &HashTable<Arc<Entry>>, key: &Key) -> Option<Arc<Entry>> {
     table.find(key.hash, |entry| *entry.words == *key.words).cloned()
 }
 
-impl Shard {
-    fn with_table<T>(&self, change: impl FnOnce(&mut HashTable<Arc<Entry>>) -> T) -> T {
-        change(&mut self.table.write().unwrap_or_else(PoisonError::into_inner))
+fn take(shard: &Shard, hash: u64, is_wanted: impl FnMut(&Arc<Entry>) -> bool) -> Option<Arc<Entry>> {
+    shard.write(|table| table.find_entry(hash, is_wanted).ok().map(|found| found.remove().0))
+}
+
+impl Kept {
+    /// Bytes of the entries, and of what the policy remembers of others.
+    fn bytes(&self) -> usize {
+        self.bytes + self.order.extra_bytes()
     }
 
-    fn remove(&self, entry: &Arc<Entry>) {
-        self.with_table(|table| {
-            if let Ok(found) = table.find_entry(entry.hash, |other| Arc::ptr_eq(other, entry)) {
-                found.remove();
-            }
-        });
+    /// What there is too little of for entries that are still to come.
+    fn scarce(&self, bytes: usize, entries: usize) -> Option<Scarce> {
+        if self.bytes().saturating_add(bytes) > self.limits.max_bytes {
+            Some(Scarce::Bytes(self.limits.max_bytes))
+        } else if self.order.len() + entries > self.limits.max_entries {
+            Some(Scarce::Entries(self.limits.max_entries))
+        } else {
+            None
+        }
+    }
+
+    /// Takes an entry off the record; false if it was not on it.
+    fn forget(&mut self, entry: &Entry) -> bool {
+        let is_known = self.order.remove(entry);
+        if is_known {
+            self.bytes -= entry.bytes;
+        }
+        is_known
     }
 }
 
 impl Store {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, policy: Policy) -> Self {
         Self {
-            shards: std::array::from_fn(|_| Shard::default()),
-            ticks: AtomicU64::new(0),
-            order: Mutex::new(Order {
-                by_stamp: BTreeMap::new(),
+            shards: Box::new(std::array::from_fn(|_| Shard::default())),
+            uses: Uses::new(policy),
+            kept: Mutex::new(Kept {
+                order: Order::new(policy),
+                policy,
+                bytes: 0,
                 limits,
                 evictions: 0,
                 expired: 0,
             }),
-            bytes: AtomicUsize::new(0),
         }
     }
 
@@ -104,14 +121,10 @@ impl Store {
         &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
-    fn tick(&self) -> u64 {
-        self.ticks.fetch_add(1, Ordering::Relaxed)
-    }
-
     /// The entry of a key, which is used by that; `now` is asked for entries that expire alone.
     pub(super) fn get(&self, key: &Key, now: impl FnOnce() -> Duration) -> Option<Arc<Entry>> {
         let shard = self.shard(key.hash);
-        let entry = found(&shard.table.read().unwrap_or_else(PoisonError::into_inner), key)?;
+        let entry = shard.read(|table| found(table, key))?;
         if entry.expires_at.is_some_and(|end| now() >= end) {
             self.expire(&entry);
             return None;
@@ -123,7 +136,7 @@ impl Store {
     #[inline]
     pub(super) fn get_at_once(&self, key: &Key, now: impl FnOnce() -> Duration) -> Option<Arc<Entry>> {
         let shard = self.shard(key.hash);
-        let entry = found(&*shard.table.try_read().ok()?, key)?;
+        let entry = shard.try_read(|table| found(table, key))??;
         if entry.expires_at.is_some_and(|end| now() >= end) {
             return None;
         }
@@ -132,159 +145,141 @@ impl Store {
 
     #[inline]
     fn used(&self, shard: &Shard, entry: Arc<Entry>) -> Arc<Entry> {
-        entry.used_at.store(self.tick(), Ordering::Relaxed);
-        shard.hits.fetch_add(1, Ordering::Relaxed);
+        self.uses.record(&entry);
+        shard.count();
         entry
     }
 
     /// Keeps an entry in place of one with the same key, and evicts what is too much; false if it is too large by itself.
     pub(super) fn insert(&self, entry: &Arc<Entry>) -> bool {
-        let mut order = locked(&self.order);
-        if entry.bytes > order.limits.max_bytes || order.limits.max_entries == 0 {
+        let mut kept = locked(&self.kept);
+        if entry.bytes > kept.limits.max_bytes || kept.limits.max_entries == 0 {
             return false;
         }
-        let replaced = self.shard(entry.hash).with_table(|table| {
-            let old = table.find_entry(entry.hash, |other| other.words == entry.words);
-            let old = old.ok().map(|found| found.remove().0);
-            table.insert_unique(entry.hash, entry.clone(), |entry| entry.hash);
-            old
-        });
-        if let Some(replaced) = replaced {
-            self.forget(&mut order, &replaced);
+        let shard = self.shard(entry.hash);
+        let is_same = |other: &Arc<Entry>| other.words == entry.words;
+        // It hardly ever is there, and reading is cheap.
+        if shard.read(|table| table.find(entry.hash, is_same).is_some())
+            && let Some(replaced) = take(shard, entry.hash, is_same)
+        {
+            kept.forget(&replaced);
         }
-        let stamp = self.tick();
-        entry.used_at.store(stamp, Ordering::Relaxed);
-        entry.recorded.store(stamp, Ordering::Relaxed);
-        order.by_stamp.insert(stamp, entry.clone());
-        self.bytes.fetch_add(entry.bytes, Ordering::Relaxed);
-        self.evict(&mut order);
+        let was_recalled = kept.order.recall(entry.hash);
+        self.make_room(&mut kept, entry.bytes, 1);
+        kept.order.insert(entry.clone(), was_recalled, &self.uses);
+        kept.bytes += entry.bytes;
+        shard.write(|table| {
+            table.insert_unique(entry.hash, entry.clone(), |entry| entry.hash);
+        });
         true
     }
 
     /// Drops an entry.
     pub(super) fn remove(&self, key: &Key) -> bool {
-        let mut order = locked(&self.order);
-        let removed = self.shard(key.hash).with_table(|table| {
-            let found = table.find_entry(key.hash, |entry| *entry.words == *key.words);
-            found.ok().map(|found| found.remove().0)
-        });
+        let mut kept = locked(&self.kept);
+        let removed = take(self.shard(key.hash), key.hash, |entry| *entry.words == *key.words);
         if let Some(entry) = &removed {
-            self.forget(&mut order, entry);
+            kept.forget(entry);
         }
         removed.is_some()
     }
 
     #[cold]
     fn expire(&self, entry: &Arc<Entry>) {
-        let mut order = locked(&self.order);
+        let mut kept = locked(&self.kept);
         // Another thread may have been quicker.
-        if self.forget(&mut order, entry) {
-            self.shard(entry.hash).remove(entry);
-            order.expired += 1;
+        if kept.forget(entry) {
+            self.drop_from_table(entry);
+            kept.expired += 1;
         }
     }
 
     /// Drops everything.
     pub(super) fn clear(&self) {
-        let mut order = locked(&self.order);
+        let mut kept = locked(&self.kept);
         // Entries are freed after the locks, since that may take long.
-        let _dropped: Vec<_> = self
-            .shards
-            .iter()
-            .map(|shard| shard.with_table(std::mem::take))
-            .collect();
-        let by_stamp = std::mem::take(&mut order.by_stamp);
-        self.bytes.store(0, Ordering::Relaxed);
+        let _dropped: Vec<_> = self.shards.iter().map(|shard| shard.write(std::mem::take)).collect();
+        let empty = Order::new(kept.policy);
+        let order = std::mem::replace(&mut kept.order, empty);
+        kept.bytes = 0;
+        drop(kept);
         drop(order);
-        drop(by_stamp);
     }
 
     /// Changes how much is kept, and evicts what is too much.
     pub(super) fn resize(&self, limits: Limits) {
-        let mut order = locked(&self.order);
-        order.limits = limits;
-        self.evict(&mut order);
+        let mut kept = locked(&self.kept);
+        kept.limits = limits;
+        self.make_room(&mut kept, 0, 0);
     }
 
+    /// How many look-ups have found something.
     pub(super) fn hits(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.hits.load(Ordering::Relaxed)).sum()
+        self.shards.iter().map(Shard::counted).sum()
     }
 
     pub(super) fn held(&self) -> Held {
-        let order = locked(&self.order);
+        let kept = locked(&self.kept);
         Held {
             hits: self.hits(),
-            entries: order.by_stamp.len(),
-            bytes: self.bytes.load(Ordering::Relaxed),
-            evictions: order.evictions,
-            expired: order.expired,
+            entries: kept.order.len(),
+            bytes: kept.bytes(),
+            evictions: kept.evictions,
+            expired: kept.expired,
         }
     }
 
     pub(super) fn limits(&self) -> Limits {
-        locked(&self.order).limits
+        locked(&self.kept).limits
     }
 
-    /// Takes an entry off the record; false if it was not on it.
-    fn forget(&self, order: &mut Order, entry: &Entry) -> bool {
-        let is_known = order.by_stamp.remove(&entry.recorded.load(Ordering::Relaxed)).is_some();
-        if is_known {
-            self.bytes.fetch_sub(entry.bytes, Ordering::Relaxed);
-        }
-        is_known
+    fn drop_from_table(&self, entry: &Arc<Entry>) {
+        take(self.shard(entry.hash), entry.hash, |other| Arc::ptr_eq(other, entry));
     }
 
-    fn evict(&self, order: &mut Order) {
-        while self.bytes.load(Ordering::Relaxed) > order.limits.max_bytes
-            || order.by_stamp.len() > order.limits.max_entries
-        {
-            let Some((stamp, entry)) = order.by_stamp.pop_first() else {
+    /// Evicts until so much more can be kept.
+    fn make_room(&self, kept: &mut Kept, bytes: usize, entries: usize) {
+        while let Some(scarce) = kept.scarce(bytes, entries) {
+            let Some(entry) = kept.order.evict(scarce) else {
                 return;
             };
-            let used_at = entry.used_at.load(Ordering::Relaxed);
-            if used_at == stamp {
-                self.shard(entry.hash).remove(&entry);
-                self.bytes.fetch_sub(entry.bytes, Ordering::Relaxed);
-                order.evictions += 1;
-            } else {
-                entry.recorded.store(used_at, Ordering::Relaxed);
-                order.by_stamp.insert(used_at, entry);
-            }
+            self.drop_from_table(&entry);
+            kept.bytes -= entry.bytes;
+            kept.evictions += 1;
         }
     }
 
     /// Checks what must always hold.
     #[cfg(test)]
     pub(super) fn validate(&self) {
-        let order = locked(&self.order);
+        let kept = locked(&self.kept);
         let entries: Vec<Arc<Entry>> = self
             .shards
             .iter()
-            .flat_map(|shard| shard.with_table(|table| table.iter().cloned().collect::<Vec<_>>()))
+            .flat_map(|shard| shard.read(|table| table.iter().cloned().collect::<Vec<_>>()))
             .collect();
-        assert_eq!(entries.len(), order.by_stamp.len());
+        kept.order.validate(&entries);
         let bytes: usize = entries.iter().map(|entry| entry.bytes).sum();
-        assert_eq!(bytes, self.bytes.load(Ordering::Relaxed));
-        assert!(bytes <= order.limits.max_bytes);
-        assert!(entries.len() <= order.limits.max_entries);
-        for (stamp, entry) in &order.by_stamp {
-            assert_eq!(*stamp, entry.recorded.load(Ordering::Relaxed));
-            assert!(entries.iter().any(|other| Arc::ptr_eq(other, entry)));
-        }
+        assert_eq!(bytes, kept.bytes);
+        assert!(kept.bytes() <= kept.limits.max_bytes);
+        assert!(entries.len() <= kept.limits.max_entries);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::order::naive::Naive;
     use proptest::prelude::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn limits(max_bytes: usize, max_entries: usize) -> Limits {
         Limits { max_bytes, max_entries }
     }
 
     fn key(number: u8) -> Key {
-        Key::of_words(u64::from(number % 4) << 32, &[u64::from(number)])
+        // Some share a hash, and some a shard.
+        Key::of_words(u64::from(number % 40) << 32, &[u64::from(number)])
     }
 
     fn entry(number: u8, bytes: usize, expires_at: Option<Duration>) -> Arc<Entry> {
@@ -300,44 +295,29 @@ mod tests {
         Clear,
     }
 
+    /// Twelve numbers, of which two pairs share a hash.
+    fn numbers() -> impl Strategy<Value = u8> {
+        (0..12_u8).prop_map(|number| if number < 10 { number } else { number + 30 })
+    }
+
     fn operations() -> impl Strategy<Value = Vec<Operation>> {
         let operation = prop_oneof![
-            8 => (0..12_u8).prop_map(Operation::Get),
-            8 => (0..12_u8, 1..40_usize).prop_map(|(number, bytes)| Operation::Insert(number, bytes)),
-            1 => (0..12_u8).prop_map(Operation::Remove),
-            1 => (0..150_usize, 0..8_usize).prop_map(|(bytes, entries)| Operation::Resize(bytes, entries)),
+            40 => numbers().prop_map(Operation::Get),
+            40 => (numbers(), 1..400_usize).prop_map(|(number, bytes)| Operation::Insert(number, bytes)),
+            4 => numbers().prop_map(Operation::Remove),
+            2 => (0..1_500_usize, 0..12_usize).prop_map(|(bytes, entries)| Operation::Resize(bytes, entries)),
             1 => Just(Operation::Clear),
         ];
-        prop::collection::vec(operation, 0..200)
+        prop::collection::vec(operation, 0..300)
     }
 
-    /// The obvious cache: a list, most recently used last.
-    struct Naive {
-        entries: Vec<(u8, usize)>,
-        limits: Limits,
-    }
-
-    impl Naive {
-        fn evict(&mut self) {
-            let bytes = |entries: &[(u8, usize)]| entries.iter().map(|(_, bytes)| bytes).sum::<usize>();
-            while bytes(&self.entries) > self.limits.max_bytes || self.entries.len() > self.limits.max_entries {
-                self.entries.remove(0);
-            }
-        }
-
-        fn get(&mut self, number: u8) -> Option<usize> {
-            let place = self.entries.iter().position(|(other, _)| *other == number)?;
-            let entry = self.entries.remove(place);
-            self.entries.push(entry);
-            Some(entry.1)
-        }
-    }
+    const POLICIES: [Policy; 2] = [Policy::Lru, Policy::S3Fifo];
 
     proptest! {
         #[test]
-        fn random_operations_end_as_in_the_obvious_cache(operations in operations()) {
-            let store = Store::new(limits(100, 6));
-            let mut naive = Naive { entries: Vec::new(), limits: limits(100, 6) };
+        fn random_operations_end_as_in_the_obvious_cache(operations in operations(), policy in prop::sample::select(&POLICIES)) {
+            let store = Store::new(limits(1_000, 6), policy);
+            let mut naive = Naive::new(policy, limits(1_000, 6));
             for operation in operations {
                 match operation {
                     Operation::Get(number) => {
@@ -345,68 +325,131 @@ mod tests {
                         prop_assert_eq!(found.map(|entry| entry.bytes), naive.get(number));
                     }
                     Operation::Insert(number, bytes) => {
-                        if store.insert(&entry(number, bytes, None)) {
-                            naive.entries.retain(|(other, _)| *other != number);
-                            naive.entries.push((number, bytes));
-                            naive.evict();
-                        } else {
-                            prop_assert!(bytes > naive.limits.max_bytes || naive.limits.max_entries == 0);
-                        }
+                        let is_kept = store.insert(&entry(number, bytes, None));
+                        prop_assert_eq!(is_kept, naive.insert(number, key(number).hash, bytes));
                     }
-                    Operation::Remove(number) => {
-                        let was_there = naive.entries.iter().any(|(other, _)| *other == number);
-                        prop_assert_eq!(store.remove(&key(number)), was_there);
-                        naive.entries.retain(|(other, _)| *other != number);
-                    }
+                    Operation::Remove(number) => prop_assert_eq!(store.remove(&key(number)), naive.remove(number)),
                     Operation::Resize(bytes, entries) => {
                         store.resize(limits(bytes, entries));
-                        naive.limits = limits(bytes, entries);
-                        naive.evict();
+                        naive.resize(limits(bytes, entries));
                     }
                     Operation::Clear => {
                         store.clear();
-                        naive.entries.clear();
+                        naive.clear();
                     }
                 }
                 store.validate();
-                prop_assert_eq!(store.held().entries, naive.entries.len());
+                let held = store.held();
+                prop_assert_eq!(
+                    (held.entries, held.bytes, held.evictions),
+                    (naive.len(), naive.bytes(), naive.evictions)
+                );
             }
         }
     }
 
     #[test]
-    fn an_expired_entry_is_gone_and_counted_once() {
-        let store = Store::new(limits(100, 6));
-        store.insert(&entry(1, 10, Some(Duration::from_secs(5))));
-        assert!(store.get(&key(1), || Duration::from_secs(4)).is_some());
-        assert!(store.get(&key(1), || Duration::from_secs(5)).is_none());
-        assert!(store.get(&key(1), || Duration::from_secs(5)).is_none());
+    fn a_scan_leaves_what_is_asked_for_again_where_it_is() {
+        let survivors = POLICIES.map(|policy| {
+            let store = Store::new(limits(100_000, 20), policy);
+            let ask = |number| {
+                if store.get(&key(number), Duration::default).is_none() {
+                    store.insert(&entry(number, 10, None));
+                }
+            };
+            for _ in 0..4 {
+                (0..15).for_each(ask);
+            }
+            (100..200).for_each(ask);
+            store.validate();
+            (0..15)
+                .filter(|&number| store.get(&key(number), Duration::default).is_some())
+                .count()
+        });
+        assert_eq!(survivors, [0, 15]);
+    }
+
+    #[test]
+    fn what_returns_soon_after_it_left_is_kept_for_longer() {
+        let store = Store::new(limits(100_000, 20), Policy::S3Fifo);
+        for number in 0..21 {
+            store.insert(&entry(number, 10, None));
+        }
+        assert!(store.get(&key(0), Duration::default).is_none());
+        store.insert(&entry(0, 10, None));
+        for number in 100..200 {
+            store.insert(&entry(number, 10, None));
+        }
+        assert!(store.get(&key(0), Duration::default).is_some());
         store.validate();
-        let held = store.held();
-        assert_eq!((held.entries, held.bytes, held.expired, held.hits), (0, 0, 1, 1));
+    }
+
+    #[test]
+    fn an_expired_entry_is_gone_and_counted_once() {
+        for policy in POLICIES {
+            let store = Store::new(limits(100, 6), policy);
+            store.insert(&entry(1, 10, Some(Duration::from_secs(5))));
+            assert!(store.get(&key(1), || Duration::from_secs(4)).is_some());
+            assert!(store.get(&key(1), || Duration::from_secs(5)).is_none());
+            assert!(store.get(&key(1), || Duration::from_secs(5)).is_none());
+            store.validate();
+            let held = store.held();
+            assert_eq!((held.entries, held.bytes, held.expired, held.hits), (0, 0, 1, 1));
+        }
     }
 
     #[test]
     fn threads_under_pressure_leave_the_store_whole() {
-        let store = Store::new(limits(100, 6));
-        std::thread::scope(|scope| {
-            for start in 0..4_u8 {
-                let store = &store;
-                scope.spawn(move || {
-                    for round in 0..5_000_u32 {
-                        let number = u8::try_from((round * 7 + u32::from(start)) % 12).unwrap_or(0);
-                        if let Some(found) = store.get(&key(number), Duration::default) {
-                            assert_eq!(*found.words, *key(number).words);
-                        } else {
-                            store.insert(&entry(number, 20, None));
+        for policy in POLICIES {
+            let store = Store::new(limits(1_000, 6), policy);
+            std::thread::scope(|scope| {
+                for start in 0..4_u8 {
+                    let store = &store;
+                    scope.spawn(move || {
+                        for round in 0..5_000_u32 {
+                            let number = u8::try_from((round * 7 + u32::from(start)) % 12).unwrap_or(0);
+                            if let Some(found) = store.get(&key(number), || Duration::from_secs(u64::from(round))) {
+                                assert_eq!(*found.words, *key(number).words);
+                            } else {
+                                let expires_at = (round % 5 == 0).then(|| Duration::from_secs(u64::from(round) + 3));
+                                store.insert(&entry(number, 200, expires_at));
+                            }
+                            match round % 1_000 {
+                                999 => store.clear(),
+                                500 => store.resize(limits(600 + 100 * usize::from(start), 6)),
+                                250 => store.resize(limits(1_000, 6)),
+                                _ if round % 50 == 0 => drop(store.remove(&key(number))),
+                                _ => {}
+                            }
                         }
-                        if round % 1_000 == 999 {
-                            store.clear();
+                    });
+                }
+            });
+            store.validate();
+        }
+    }
+
+    #[test]
+    fn entries_in_use_by_other_threads_do_not_keep_an_eviction_going() {
+        for policy in POLICIES {
+            let store = Store::new(limits(1_000, 1), policy);
+            let is_over = AtomicBool::new(false);
+            store.insert(&entry(0, 10, None));
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        for number in 0..12 {
+                            let _ = store.get_at_once(&key(number), Duration::default);
                         }
                     }
                 });
-            }
-        });
-        store.validate();
+                for round in 0..5_000_u32 {
+                    assert!(store.insert(&entry(u8::try_from(round % 12).unwrap_or(0), 10, None)));
+                }
+                is_over.store(true, Ordering::Relaxed);
+            });
+            store.validate();
+            assert_eq!(store.held().entries, 1);
+        }
     }
 }
