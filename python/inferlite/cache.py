@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from inferlite.capabilities import refuse
 from inferlite.exceptions import ModelLoadError
 from inferlite.metadata import CacheStats, cache_stats
 
@@ -28,6 +30,9 @@ UNITS: Final = {
 
 MOST_BYTES: Final = 2**63 - 1
 
+SHORTEST_SECRET: Final = 16
+"""Bytes that a secret must have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cache:
@@ -40,6 +45,11 @@ class Cache:
         ttl: How long an answer counts, in seconds; None for ever.
         allow_random: Whether a model with random operators is cached all the same: a repeated call then gives the
             numbers that were drawn first.
+        warm_from: A file that `model.cache.save` has written, of which the answers are taken over; one that is not
+            there yet is none. One that is damaged, or of another model, is ignored with a RuntimeWarning. None for a
+            cache that begins empty.
+        secret: At least 16 bytes that seal what leaves the process, so that nobody without them can forge an answer;
+            without a secret, a file is safe from damage alone. It is not part of what `repr` shows.
 
     Raises:
         ValueError: A setting is out of range, or a size cannot be read.
@@ -55,6 +65,8 @@ class Cache:
     max_entries: int | None = None
     ttl: float | None = None
     allow_random: bool = False
+    warm_from: str | os.PathLike[str] | None = None
+    secret: bytes | str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Check the settings, and turn the size into bytes."""
@@ -67,6 +79,8 @@ class Cache:
             if not (self.ttl > 0 and math.isfinite(self.ttl)):
                 message = f"`ttl` must be more than 0 seconds, not {self.ttl}: pass None for ever"
                 raise ValueError(message)
+        check_path(self.warm_from)
+        check_secret(self.secret)
 
     @classmethod
     def read(cls, given: Cache | str | int | None) -> Cache | None:
@@ -85,6 +99,24 @@ class Cache:
 
     def _given(self) -> dict[str, Any]:
         """What the back ends take."""
+        secret = self.secret.encode() if isinstance(self.secret, str) else self.secret
+        return {
+            "max_bytes": parse_size(self.max_bytes),
+            "max_entries": self.max_entries,
+            "ttl": self.ttl,
+            "warm_from": None if self.warm_from is None else os.fsdecode(self.warm_from),
+            "secret": secret,
+        }
+
+    def _given_alone(self) -> dict[str, Any]:
+        """What a back end takes whose answers stay in the process.
+
+        Raises:
+            BackendUnavailableError: They are to leave it.
+        """
+        for name in ("warm_from", "secret"):
+            if getattr(self, name) is not None:
+                refuse("cache_beyond_process", f"`Cache({name}=...)`")
         return {"max_bytes": parse_size(self.max_bytes), "max_entries": self.max_entries, "ttl": self.ttl}
 
 
@@ -130,6 +162,35 @@ def check_entries(max_entries: int | None) -> None:
         raise TypeError(message)
     if not 1 <= max_entries <= MOST_BYTES:
         message = f"`max_entries` must be at least 1, not {max_entries}"
+        raise ValueError(message)
+
+
+def check_path(warm_from: object) -> None:
+    """Refuse what is no path.
+
+    Raises:
+        TypeError: It is neither a path nor None.
+    """
+    if warm_from is not None and not isinstance(warm_from, (str, os.PathLike)):
+        message = f"`warm_from` must be a path or None, not {warm_from!r}"
+        raise TypeError(message)
+
+
+def check_secret(secret: object) -> None:
+    """Refuse what is no secret, without showing it.
+
+    Raises:
+        TypeError: It is neither bytes, nor text, nor None.
+        ValueError: It is too short.
+    """
+    if secret is None:
+        return
+    if not isinstance(secret, (bytes, str)):
+        message = f"`secret` must be bytes, text or None, not {type(secret).__name__}"
+        raise TypeError(message)
+    length = len(secret.encode() if isinstance(secret, str) else secret)
+    if length < SHORTEST_SECRET:
+        message = f"`secret` must have at least {SHORTEST_SECRET} bytes, not {length}: take `secrets.token_bytes(32)`"
         raise ValueError(message)
 
 
@@ -191,6 +252,24 @@ class PredictionCache:
         check_entries(max_entries)
         size = self.max_bytes if max_bytes is None else parse_size(max_bytes)
         self._owner._cache_resize(size, max_entries)  # noqa: SLF001
+
+    def save(self, path: str | os.PathLike[str]) -> int:
+        """Write the answers to a file, for `Cache(warm_from=path)` of a later process with the same model and options.
+
+        The file takes the place of an older one at once, when it is whole. Other threads go on meanwhile.
+
+        Args:
+            path: Where to write; a file beside it is used until it is whole.
+
+        Returns:
+            How many answers were written.
+
+        Raises:
+            ValueError: The cache was made without `warm_from` and without `secret`.
+            OSError: The file cannot be written.
+            BackendUnavailableError: The back end keeps answers in the process alone.
+        """
+        return int(self._owner._cache_save(os.fsdecode(path)))  # noqa: SLF001
 
     def stats(self) -> CacheStats:
         """What the cache has counted, and what it holds now."""

@@ -1,30 +1,123 @@
 //! What the live cache of a model or a session is asked, behind `inferlite.PredictionCache`.
 
+use std::ffi::CString;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use inferlite_core::Model;
-use inferlite_core::cache::{CacheSettings, Limits};
+use inferlite_core::cache::{CacheSettings, Limits, Portable, PredictionCache};
+use inferlite_core::clock::Clock;
+use inferlite_core::fork::PerProcess;
+use inferlite_core::runtime::ort::{Fingerprint, ModelSource, OrtEngine, SessionSettings};
+use inferlite_core::{Model, Result};
 use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::boundary::detach;
 
 /// `inferlite.Cache` as the Python layer hands it over.
-#[derive(FromPyObject, Clone, Copy)]
+#[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub(crate) struct Given {
     max_bytes: usize,
     max_entries: Option<usize>,
     /// In seconds.
     ttl: Option<f64>,
+    warm_from: Option<PathBuf>,
+    secret: Option<Vec<u8>>,
 }
 
-pub(crate) fn settings(given: Given) -> CacheSettings {
-    CacheSettings {
-        limits: limits(given.max_bytes, given.max_entries),
-        // Seconds beyond what a duration holds are as good as for ever.
-        ttl: given.ttl.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+/// The cache that a model gets.
+pub(crate) struct Plan {
+    settings: CacheSettings,
+    portable: Option<Portable>,
+    warm_from: Option<PathBuf>,
+}
+
+impl Given {
+    /// Whether answers may leave the process, which takes a digest of the model.
+    fn is_portable(&self) -> bool {
+        self.warm_from.is_some() || self.secret.is_some()
+    }
+
+    fn plan(self, fingerprint: Option<&Fingerprint>) -> Result<Plan> {
+        let identity = fingerprint.map(Fingerprint::check).transpose()?;
+        Ok(Plan {
+            settings: CacheSettings {
+                limits: limits(self.max_bytes, self.max_entries),
+                // Seconds beyond what a duration holds are as good as for ever.
+                ttl: self.ttl.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            },
+            portable: identity.map(|identity| Portable::new(identity, self.secret.as_deref())),
+            warm_from: self.warm_from,
+        })
+    }
+}
+
+/// Makes the session, and plans the cache that was asked for; without the GIL.
+pub(crate) fn load(
+    source: ModelSource,
+    settings: SessionSettings,
+    cache: Option<Given>,
+) -> Result<(OrtEngine, Option<Plan>)> {
+    let is_portable = cache.as_ref().is_some_and(Given::is_portable);
+    let fingerprint = is_portable.then(|| Fingerprint::take(&source, &settings));
+    // What the runtime says about a model that cannot be loaded comes first.
+    let engine = OrtEngine::load(source, settings)?;
+    let fingerprint = fingerprint.transpose()?;
+    let plan = cache.map(|given| given.plan(fingerprint.as_ref())).transpose()?;
+    Ok((engine, plan))
+}
+
+impl Plan {
+    /// The cache, and why it is empty if it should not be; a child that forks off gets an empty one.
+    fn make(self) -> (PerProcess<PredictionCache>, Option<String>) {
+        let Self {
+            settings,
+            portable,
+            warm_from,
+        } = self;
+        let cache = PerProcess::new(move || {
+            let cache = PredictionCache::new(settings, Clock::default());
+            match &portable {
+                Some(portable) => cache.with_portable(portable.clone()),
+                None => cache,
+            }
+        });
+        let problem = warm_from.and_then(|path| {
+            let problem = cache.get().warm_from(&path).err()?;
+            Some(format!(
+                "`{}` is not used, and the cache starts empty: {problem}",
+                path.display()
+            ))
+        });
+        (cache, problem)
+    }
+
+    /// The model with its cache; what is wrong with a file is a warning to whoever is `stack_level` Python frames above.
+    pub(crate) fn add_to(self, py: Python<'_>, model: Model, stack_level: i32) -> PyResult<Model> {
+        let (cache, problem) = detach(py, || self.make());
+        if let Some(problem) = problem {
+            let category = py.get_type::<PyRuntimeWarning>();
+            PyErr::warn(py, &category, &CString::new(problem)?, stack_level)?;
+        }
+        Ok(model.with_cache(cache))
+    }
+}
+
+/// Writes the answers to a file.
+pub(crate) fn save(py: Python<'_>, model: &Model, path: PathBuf) -> PyResult<usize> {
+    let saved = detach(py, || model.cache().and_then(|cache| cache.save(&path)));
+    match saved {
+        Some(saved) => saved.map_err(|error| match error.raw_os_error() {
+            Some(code) => pyo3::exceptions::PyOSError::new_err((code, error.to_string(), path)),
+            None => error.into(),
+        }),
+        None => Err(PyValueError::new_err(
+            "answers can be saved only where the cache was told so when it was made: pass \
+             `cache=inferlite.Cache(warm_from=path)`, whether there is a file yet or not",
+        )),
     }
 }
 

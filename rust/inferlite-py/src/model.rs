@@ -58,9 +58,9 @@ impl PyModel {
         let source = source(model)?;
         let settings = session_settings(settings, providers)?;
         let shown = if name.is_empty() { "model" } else { &name };
-        let engine = detach(py, || OrtEngine::load(source, settings));
+        let loaded = detach(py, || live_cache::load(source, settings, cache));
         logging::forward(py)?;
-        let engine = engine.map_err(|error| load_error(py, shown, &error))?;
+        let (engine, cache) = loaded.map_err(|error| load_error(py, shown, &error))?;
         let name = if name.is_empty() { graph_name(&engine) } else { name };
         let stats = Arc::<CallStats>::default();
         let opened = Opened::new(
@@ -69,8 +69,10 @@ impl PyModel {
             engine,
             hold_gil,
             Some(stats.clone()),
-            cache.map(live_cache::settings),
-        );
+            cache,
+            // `load`, its way to open a model, and `make` in there are not the caller.
+            4,
+        )?;
         let declared = opened.signature().clone();
         Ok(Self {
             name,
@@ -214,6 +216,11 @@ impl PyModel {
         let guard = self.opened.load();
         live_cache::resize(py, &self.open_one(py, guard.as_ref())?.model, max_bytes, max_entries);
         Ok(())
+    }
+
+    fn _cache_save(&self, py: Python<'_>, path: std::path::PathBuf) -> PyResult<usize> {
+        let guard = self.opened.load();
+        live_cache::save(py, &self.open_one(py, guard.as_ref())?.model, path)
     }
 
     /// Drops the answer to a call of `predict` with these arguments.

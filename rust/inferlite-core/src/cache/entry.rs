@@ -29,15 +29,19 @@ pub struct Entry {
 impl Entry {
     /// A compact copy of outputs, which keeps nothing else alive.
     pub(super) fn new(key: &Key, outputs: &Outputs<'_>, expires_at: Option<Duration>) -> Self {
-        let values: Vec<Value> = outputs.copied();
-        let bytes = key.words.len() * size_of::<u128>() + values.iter().map(size_of_value).sum::<usize>() + BOOKKEEPING;
-        Self::with_size(key, values, bytes, expires_at)
+        Self::of_values(key.hash, &key.words, outputs.copied(), expires_at)
     }
 
-    fn with_size(key: &Key, values: Vec<Value>, bytes: usize, expires_at: Option<Duration>) -> Self {
+    /// An entry of values in memory of their own.
+    pub(super) fn of_values(hash: u64, words: &[u128], values: Vec<Value>, expires_at: Option<Duration>) -> Self {
+        let bytes = size_of_val(words) + values.iter().map(size_of_value).sum::<usize>() + BOOKKEEPING;
+        Self::with_size(hash, words, values, bytes, expires_at)
+    }
+
+    fn with_size(hash: u64, words: &[u128], values: Vec<Value>, bytes: usize, expires_at: Option<Duration>) -> Self {
         Self {
-            hash: key.hash,
-            words: key.words.as_slice().into(),
+            hash,
+            words: words.into(),
             values,
             bytes,
             expires_at,
@@ -54,7 +58,7 @@ impl Entry {
 
     #[cfg(test)]
     pub(super) fn for_tests(key: &Key, bytes: usize, expires_at: Option<Duration>) -> Self {
-        Self::with_size(key, Vec::new(), bytes, expires_at)
+        Self::with_size(key.hash, &key.words, Vec::new(), bytes, expires_at)
     }
 }
 

@@ -62,6 +62,11 @@ impl Keyer {
         }
     }
 
+    /// The same, with digests that whoever has this secret takes as well.
+    pub(super) fn with_secret(self, secret: [u8; 32]) -> Self {
+        Self { secret, ..self }
+    }
+
     /// The key of a call, of a model in this state of its configuration.
     pub(super) fn key(&self, call: &Call<'_>, generation: u64) -> Key {
         let mut words = Words::default();
@@ -234,7 +239,7 @@ impl Words {
 }
 
 /// Writes a value so that different values have different bytes: every part says its kind and length first.
-fn write_value(value: &Value, into: &mut Vec<u8>) {
+pub(super) fn write_value(value: &Value, into: &mut Vec<u8>) {
     let number = |into: &mut Vec<u8>, number: usize| into.extend_from_slice(&(number as u64).to_ne_bytes());
     let shape = |into: &mut Vec<u8>, shape: &[i64]| {
         number(into, shape.len());

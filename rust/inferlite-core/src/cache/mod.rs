@@ -3,18 +3,23 @@
 //! A hit is proven: keys hold the inputs themselves, or a keyed cryptographic digest of large ones, and are compared in
 //! full. Concurrent identical calls are computed once.
 
+mod decode;
 mod entry;
 mod flight;
 mod key;
+mod portable;
 mod sampling;
+mod saved;
 mod store;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use entry::Entry;
 pub use key::{DIGESTED_BYTES, Key};
+pub use portable::{FORMAT, Identity, Portable};
 pub use store::Limits;
 
 use crate::clock::Clock;
@@ -72,6 +77,8 @@ pub struct PredictionCache {
     sampling: Sampling,
     clock: Clock,
     ttl: Option<Duration>,
+    /// What answers beyond this process are known by, where there may be any.
+    portable: Option<Portable>,
     /// Counts what makes earlier answers void.
     generation: AtomicU64,
     misses: AtomicU64,
@@ -101,11 +108,56 @@ impl PredictionCache {
             sampling: Sampling::default(),
             clock,
             ttl: settings.ttl,
+            portable: None,
             generation: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             coalesced: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
         }
+    }
+
+    /// The same cache, whose answers may leave the process; nothing may have been looked up in it.
+    #[must_use]
+    pub fn with_portable(mut self, portable: Portable) -> Self {
+        self.keyer = self.keyer.with_secret(portable.digest_key());
+        self.portable = Some(portable);
+        self
+    }
+
+    /// Takes the answers over that a file holds, and says how many; the error says why the file is not used.
+    ///
+    /// A file that is not there holds none. What is more than the limits allow goes, the least recently used first.
+    pub fn warm_from(&self, path: &Path) -> Result<usize, String> {
+        let Some(portable) = &self.portable else { return Ok(0) };
+        let restored = saved::load(path, portable, self.clock.wall())?.unwrap_or_default();
+        let count = restored.len();
+        let generation = u128::from(self.generation.load(Ordering::Acquire));
+        for mut answer in restored {
+            if let Some(first) = answer.words.first_mut() {
+                *first |= generation;
+            }
+            let left = answer.left.into_iter().chain(self.ttl).min();
+            let expires_at = left.map(|left| self.clock.now().saturating_add(left));
+            let hash = self.keyer.hash(&answer.words);
+            let entry = Entry::of_values(hash, &answer.words, answer.values, expires_at);
+            self.store.insert(&Arc::new(entry));
+        }
+        Ok(count)
+    }
+
+    /// Writes every answer to a file, and says how many; `None` for a cache whose answers may not leave the process.
+    pub fn save(&self, path: &Path) -> Option<std::io::Result<usize>> {
+        let portable = self.portable.as_ref()?;
+        let generation = self.generation.load(Ordering::Acquire);
+        let mut entries = self.store.by_use();
+        entries.retain(|entry| portable::generation_of(&entry.words) == generation);
+        Some(saved::save(
+            path,
+            portable,
+            &entries,
+            self.clock.now(),
+            self.clock.wall(),
+        ))
     }
 
     fn key(&self, call: &Call<'_>) -> Key {
@@ -412,6 +464,34 @@ mod tests {
         assert!(is_computed(&cache, &call(&[floats(0, &[100, 100], &large)], &[0])));
         large[9_999] = 1.000_000_1;
         assert!(is_computed(&cache, &call(&[floats(0, &[10_000], &large)], &[0])));
+    }
+
+    #[test]
+    fn a_saved_answer_lives_no_longer_than_it_had_left() {
+        let portable = || Portable::new([1; 32], None);
+        let path = std::env::temp_dir().join(format!("inferlite-lives-{}", std::process::id()));
+        let asked_of =
+            |cache: &PredictionCache, number: &[f32; 1]| is_computed(cache, &call(&[floats(0, &[1], number)], &[0]));
+        let (cache, hand) = cache_with(1 << 20, Some(Duration::from_secs(10)));
+        let cache = cache.with_portable(portable());
+        assert!(asked_of(&cache, &[1.0]));
+        cache.clear();
+        assert!(asked_of(&cache, &[2.0]));
+        hand.advance(Duration::from_secs(4));
+        assert!(matches!(cache.save(&path), Some(Ok(1))));
+        for (ttl, lives_for) in [(None, 6_000), (Some(100), 6_000), (Some(3), 3_000)] {
+            let (next, hand) = cache_with(1 << 20, ttl.map(Duration::from_secs));
+            let next = next.with_portable(portable());
+            hand.advance(Duration::from_secs(4));
+            assert_eq!(next.warm_from(&path), Ok(1));
+            hand.advance(Duration::from_millis(lives_for - 1));
+            assert!(!asked_of(&next, &[2.0]));
+            hand.advance(Duration::from_millis(1));
+            assert!(asked_of(&next, &[2.0]));
+            assert!(asked_of(&next, &[1.0]));
+        }
+        std::fs::remove_file(&path).expect("it was written");
+        assert_eq!(cache.warm_from(&path), Ok(0));
     }
 
     #[test]

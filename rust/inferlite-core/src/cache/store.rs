@@ -217,6 +217,13 @@ impl Store {
         }
     }
 
+    /// Every entry, the least recently used one first.
+    pub(super) fn by_use(&self) -> Vec<Arc<Entry>> {
+        let mut entries: Vec<Arc<Entry>> = locked(&self.order).by_stamp.values().cloned().collect();
+        entries.sort_by_cached_key(|entry| entry.used_at.load(Ordering::Relaxed));
+        entries
+    }
+
     pub(super) fn limits(&self) -> Limits {
         locked(&self.order).limits
     }
