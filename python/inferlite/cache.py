@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from inferlite._shared_url import read_url
 from inferlite.capabilities import refuse
 from inferlite.exceptions import ModelLoadError
 from inferlite.metadata import CacheStats, cache_stats
@@ -30,6 +31,9 @@ UNITS: Final = {
 
 MOST_BYTES: Final = 2**63 - 1
 
+LONGEST_WAIT: Final = 60
+"""Seconds that a question to a server may take at most."""
+
 SHORTEST_SECRET: Final = 16
 """Bytes that a secret must have."""
 
@@ -50,6 +54,10 @@ class Cache:
             cache that begins empty.
         secret: At least 16 bytes that seal what leaves the process, so that nobody without them can forge an answer;
             without a secret, a file is safe from damage alone. It is not part of what `repr` shows.
+        shared: The URL of a Redis or Valkey server, whose answers processes and machines share:
+            ``"redis://user:password@host:6379/0"`` or ``"unix:///run/redis.sock"``. It demands a secret. A server that
+            fails is done without. It is not part of what `repr` shows either, because of the password in it.
+        shared_timeout: How many seconds one question to that server may take.
 
     Raises:
         ValueError: A setting is out of range, or a size cannot be read.
@@ -67,6 +75,8 @@ class Cache:
     allow_random: bool = False
     warm_from: str | os.PathLike[str] | None = None
     secret: bytes | str | None = field(default=None, repr=False)
+    shared: str | None = field(default=None, repr=False)
+    shared_timeout: float = 0.02
 
     def __post_init__(self) -> None:
         """Check the settings, and turn the size into bytes."""
@@ -81,6 +91,15 @@ class Cache:
                 raise ValueError(message)
         check_path(self.warm_from)
         check_secret(self.secret)
+        check_seconds("shared_timeout", self.shared_timeout)
+        if self.shared is not None:
+            read_url(self.shared)
+            if self.secret is None:
+                message = (
+                    "`shared` needs a `secret`: whoever reaches the server could forge answers; "
+                    "pass the same `secret=secrets.token_bytes(32)` to every process"
+                )
+                raise ValueError(message)
 
     @classmethod
     def read(cls, given: Cache | str | int | None) -> Cache | None:
@@ -106,6 +125,7 @@ class Cache:
             "ttl": self.ttl,
             "warm_from": None if self.warm_from is None else os.fsdecode(self.warm_from),
             "secret": secret,
+            "shared": None if self.shared is None else {**read_url(self.shared), "timeout": float(self.shared_timeout)},
         }
 
     def _given_alone(self) -> dict[str, Any]:
@@ -114,7 +134,7 @@ class Cache:
         Raises:
             BackendUnavailableError: They are to leave it.
         """
-        for name in ("warm_from", "secret"):
+        for name in ("warm_from", "secret", "shared"):
             if getattr(self, name) is not None:
                 refuse("cache_beyond_process", f"`Cache({name}=...)`")
         return {"max_bytes": parse_size(self.max_bytes), "max_entries": self.max_entries, "ttl": self.ttl}
@@ -162,6 +182,21 @@ def check_entries(max_entries: int | None) -> None:
         raise TypeError(message)
     if not 1 <= max_entries <= MOST_BYTES:
         message = f"`max_entries` must be at least 1, not {max_entries}"
+        raise ValueError(message)
+
+
+def check_seconds(name: str, seconds: object) -> None:
+    """Refuse what is no time limit.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not more than nothing, or more than a minute.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        message = f"`{name}` must be seconds, not {seconds!r}"
+        raise TypeError(message)
+    if not 0 < seconds <= LONGEST_WAIT:
+        message = f"`{name}` must be more than 0 and at most {LONGEST_WAIT} seconds, not {seconds}"
         raise ValueError(message)
 
 
@@ -218,11 +253,14 @@ class PredictionCache:
         self._owner = owner
 
     def clear(self) -> None:
-        """Drop every answer; one that is being computed now is not kept either."""
+        """Drop every answer; one that is being computed now is not kept either.
+
+        What a shared server has stays there until its time is over: other processes use it as well.
+        """
         self._owner._cache_clear()  # noqa: SLF001 - a class of this package
 
     def invalidate(self, *args: Any, outputs: Sequence[str] | str | None = None, **named: Any) -> bool:  # noqa: ANN401
-        """Drop the answer to one call.
+        """Drop the answer to one call, on a shared server as well.
 
         Args:
             *args: What the call was given: the inputs of `model(...)`, or `output_names` and `input_feed` of

@@ -243,7 +243,7 @@ impl PyModel {
             Some(fed) => fed,
             None => self.read(py, opened.signature(), inputs, named)?,
         };
-        Ok(opened.invalidate(&fed, wanted.as_deref()))
+        Ok(opened.invalidate(py, &fed, wanted.as_deref()))
     }
 
     /// Give the model's memory back once the calls under way have ended; later calls raise ModelClosedError.

@@ -81,13 +81,19 @@ impl Opened {
 
 impl Opened {
     /// Drops the answer to a call that is kept; whether there was one.
-    pub(crate) fn invalidate(&self, fed: &Fed<'_>, fetches: Option<&[usize]>) -> bool {
+    pub(crate) fn invalidate(&self, py: Python<'_>, fed: &Fed<'_>, fetches: Option<&[usize]>) -> bool {
         let call = Call {
             feeds: &fed.feeds,
             fetches: fetches.unwrap_or(&self.every_output),
             options: None,
         };
-        self.model.cache().is_some_and(|cache| cache.invalidate(&call))
+        let Some(cache) = self.model.cache() else {
+            return false;
+        };
+        let is_dropped = cache.invalidate(&call);
+        // The arrays are read before the GIL is given away.
+        let shared = cache.shared_key(&call);
+        shared.is_some_and(|key| boundary::detach(py, || cache.invalidate_shared(key))) || is_dropped
     }
 }
 
@@ -230,6 +236,7 @@ impl PySession {
     /// Drops the answer to a call of `run` with these arguments.
     fn _cache_invalidate(
         &self,
+        py: Python<'_>,
         output_names: Option<&Bound<'_, PyAny>>,
         input_feed: &Bound<'_, PyAny>,
     ) -> Result<bool, PyCoreError> {
@@ -241,7 +248,7 @@ impl PySession {
             Some(fed) => fed,
             None => Fed::from_mapping(opened.signature(), input_feed)?,
         };
-        Ok(opened.invalidate(&fed, fetches.as_deref()))
+        Ok(opened.invalidate(py, &fed, fetches.as_deref()))
     }
 
     /// Ends profiling.

@@ -10,6 +10,7 @@ mod key;
 mod portable;
 mod sampling;
 mod saved;
+mod shared;
 mod store;
 
 use std::path::Path;
@@ -20,6 +21,7 @@ use std::time::Duration;
 pub use entry::Entry;
 pub use key::{DIGESTED_BYTES, Key};
 pub use portable::{FORMAT, Identity, Portable};
+pub use shared::{Address, Server, SharedKey, SharedSummary};
 pub use store::Limits;
 
 use crate::clock::Clock;
@@ -28,6 +30,7 @@ use crate::runtime::{Call, Feed, Outputs};
 use flight::{Ending, Flights, Role};
 use key::Keyer;
 use sampling::Sampling;
+use shared::Shared;
 use smallvec::SmallVec;
 use store::Store;
 
@@ -79,6 +82,8 @@ pub struct PredictionCache {
     ttl: Option<Duration>,
     /// What answers beyond this process are known by, where there may be any.
     portable: Option<Portable>,
+    /// The second tier.
+    shared: Option<Shared>,
     /// Counts what makes earlier answers void.
     generation: AtomicU64,
     misses: AtomicU64,
@@ -109,6 +114,7 @@ impl PredictionCache {
             clock,
             ttl: settings.ttl,
             portable: None,
+            shared: None,
             generation: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             coalesced: AtomicU64::new(0),
@@ -122,6 +128,67 @@ impl PredictionCache {
         self.keyer = self.keyer.with_secret(portable.digest_key());
         self.portable = Some(portable);
         self
+    }
+
+    /// The same cache with a second tier behind it, which other processes use as well.
+    #[must_use]
+    pub fn with_shared(mut self, portable: Portable, server: Server) -> Self {
+        self.shared = Some(Shared::new(server, &portable, self.clock.clone()));
+        self.with_portable(portable)
+    }
+
+    /// Why the second tier cannot be used now.
+    pub fn problem_of_shared(&self) -> Option<String> {
+        self.shared.as_ref()?.problem()
+    }
+
+    /// What the second tier has counted.
+    #[must_use]
+    pub fn shared_summary(&self) -> SharedSummary {
+        self.shared
+            .as_ref()
+            .map_or_else(SharedSummary::default, Shared::summary)
+    }
+
+    /// What the second tier calls a call.
+    #[must_use]
+    pub fn shared_key(&self, call: &Call<'_>) -> Option<SharedKey> {
+        let shared = self.shared.as_ref()?;
+        Some(shared.key(&self.key(call).words))
+    }
+
+    /// Drops an answer from the second tier; whether there was one.
+    pub fn invalidate_shared(&self, key: SharedKey) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.remove(key))
+    }
+
+    /// Asks the second tier, and keeps what it has.
+    fn fetch(&self, key: &Key) -> Option<Arc<Entry>> {
+        let (values, left) = self.shared.as_ref()?.get(&key.words)?;
+        // Look-ups pay, although none was answered here.
+        self.sampling.record(true);
+        // Without a time to live, the server's own is about its memory, not about the answer.
+        let left = self.ttl.map(|ttl| left.map_or(ttl, |left| left.min(ttl)));
+        let expires_at = left.map(|left| self.clock.now().saturating_add(left));
+        let entry = Arc::new(Entry::of_values(key.hash, &key.words, values, expires_at));
+        self.insert(key, &entry);
+        Some(entry)
+    }
+
+    /// Gives the second tier an answer that was computed here.
+    fn share(&self, ending: &Ending) {
+        if let (Some(shared), Ending::Answer(entry)) = (&self.shared, ending)
+            && portable::generation_of(&entry.words) == self.generation.load(Ordering::Acquire)
+        {
+            shared.put(&entry.words, &entry.values, self.ttl);
+        }
+    }
+
+    /// Keeps an entry unless it is void by now.
+    fn insert(&self, key: &Key, entry: &Arc<Entry>) {
+        if key.generation() == self.generation.load(Ordering::Acquire) {
+            self.store.insert(entry);
+        }
     }
 
     /// Takes the answers over that a file holds, and says how many; the error says why the file is not used.
@@ -201,7 +268,7 @@ impl PredictionCache {
             // Options belong to one caller, who may end the run: nobody else waits for it.
             self.misses.fetch_add(1, Ordering::Relaxed);
             let computed = compute(&key.feeds(call))?;
-            self.keep(call, key, &computed);
+            self.share(&self.keep(call, key, &computed));
             return Ok(computed);
         }
         loop {
@@ -209,7 +276,7 @@ impl PredictionCache {
                 Role::Wait(flight) => flight,
                 Role::Lead(leader) => {
                     // Its computation may have ended between the look-up and now.
-                    if let Some(entry) = self.find(key) {
+                    if let Some(entry) = self.find(key).or_else(|| self.fetch(key)) {
                         let outputs = Outputs::of_entry(entry.clone());
                         leader.end(Ending::Answer(entry));
                         return Ok(outputs);
@@ -217,10 +284,13 @@ impl PredictionCache {
                     self.misses.fetch_add(1, Ordering::Relaxed);
                     let feeds: SmallVec<[Feed; 2]> = key.feeds(call);
                     let computed = compute(&feeds);
-                    leader.end(match &computed {
+                    let ending = match &computed {
                         Err(error) => Ending::Error(error.clone()),
                         Ok(outputs) => self.keep(call, key, outputs),
-                    });
+                    };
+                    leader.end(ending.clone());
+                    // Those who wait have it by now.
+                    self.share(&ending);
                     return computed;
                 }
             };
@@ -251,9 +321,7 @@ impl PredictionCache {
         }
         let expires_at = self.ttl.map(|ttl| self.clock.now().saturating_add(ttl));
         let entry = Arc::new(Entry::new(key, outputs, expires_at));
-        if key.generation() == self.generation.load(Ordering::Acquire) {
-            self.store.insert(&entry);
-        }
+        self.insert(key, &entry);
         Ending::Answer(entry)
     }
 

@@ -42,7 +42,8 @@ impl Portable {
     fn derived(&self, purpose: &'static str) -> blake3::Hasher {
         let mut hasher = blake3::Hasher::new_derive_key(purpose);
         let secret = self.secret.as_deref();
-        hasher.update(&[u8::from(secret.is_some())]);
+        // Its length first, so that it does not run into what follows.
+        hasher.update(&secret.map_or(u64::MAX, |secret| secret.len() as u64).to_le_bytes());
         hasher.update(secret.unwrap_or_default());
         hasher
     }
@@ -50,6 +51,20 @@ impl Portable {
     /// The key for digests of large inputs: every process of this model takes the same.
     pub(super) fn digest_key(&self) -> [u8; 32] {
         let mut hasher = self.derived("inferlite 2026 digests of large inputs");
+        hasher.update(&self.identity);
+        hasher.finalize().into()
+    }
+
+    /// The key for what questions are called on a shared server.
+    pub(super) fn shared_key(&self) -> [u8; 32] {
+        let mut hasher = self.derived("inferlite 2026 names of shared answers");
+        hasher.update(&self.identity);
+        hasher.finalize().into()
+    }
+
+    /// The key for the seals of shared answers.
+    pub(super) fn shared_seal(&self) -> [u8; 32] {
+        let mut hasher = self.derived("inferlite 2026 seals of shared answers");
         hasher.update(&self.identity);
         hasher.finalize().into()
     }
