@@ -223,6 +223,19 @@ def test_a_model_whose_data_cannot_be_found_is_refused(tmp_path: Path) -> None:
         _load(tmp_path / "answers", model.SerializeToString())
 
 
+@native
+def test_a_model_that_cannot_be_loaded_is_refused_as_without_a_cache(tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
+    for model in (str(tmp_path / "none.onnx"), str(tmp_path / "broken.onnx")):
+        for load in (inferlite.load, inferlite.InferenceSession):
+            with pytest.raises(Exception) as plain:  # noqa: PT011 - compared below
+                load(model)  # type: ignore[operator]
+            cache = inferlite.Cache(warm_from=tmp_path / "answers", allow_random=True)
+            with pytest.raises(type(plain.value)) as cached:
+                load(model, cache=cache)  # type: ignore[operator]
+            assert str(cached.value) == str(plain.value)
+
+
 @pytest.mark.parametrize("backend", ["python"], indirect=True)
 def test_the_fallback_says_that_it_cannot(tmp_path: Path, backend: str) -> None:
     assert backend == "python"

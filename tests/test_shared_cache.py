@@ -66,6 +66,11 @@ class Server:
                 break
         assert self._process.poll() is None, "".join(said)
 
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
     def kill(self) -> None:
         """End it as a crash would."""
         self._process.kill()
@@ -343,6 +348,26 @@ def test_a_server_that_dies_and_comes_back(server: Server) -> None:
     other = _joined(server)
     oracle.assert_same_value(other(f32(0.5)), f32(1.0))
     assert _counts(other) == (1, 0, 0)
+
+
+@native
+def test_a_server_that_goes_ends_no_program_that_wants_broken_pipes_to(
+    server: Server, child_environment: dict[str, str]
+) -> None:
+    code = f"""
+        import inferlite, numpy as np, os, signal
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        cache = inferlite.Cache(max_bytes="1MB", shared={server.url!r}, secret={SECRET!r}, shared_timeout={PATIENT})
+        model = inferlite.load({DOUBLE!r}, cache=cache)
+        model(np.zeros(1, np.float32))
+        os.kill({server.pid}, signal.SIGKILL)
+        for number in range(1, 5000):
+            assert model(np.full(1, number, np.float32)).tolist() == [2.0 * number]
+            if model.stats().cache.shared_paused:
+                break
+        print(model.stats().cache.shared_errors)
+    """
+    assert child.run(code, child_environment).split() == ["3"]
 
 
 @native

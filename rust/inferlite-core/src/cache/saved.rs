@@ -10,7 +10,6 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::decode::Reader;
@@ -176,7 +175,6 @@ struct Temporary(PathBuf);
 
 impl Temporary {
     fn beside(path: &Path) -> io::Result<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = path.file_name().ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -185,8 +183,10 @@ impl Temporary {
         })?;
         let mut temporary = std::ffi::OsString::from(".");
         temporary.push(name);
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        temporary.push(format!(".{}.{next}.part", std::process::id()));
+        // Random, since the same process ids come again where each container counts its own.
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        temporary.push(format!(".{:016x}.part", u64::from_ne_bytes(random)));
         Ok(Self(path.with_file_name(temporary)))
     }
 }
@@ -199,6 +199,8 @@ impl Drop for Temporary {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
     use crate::tensor::{Dtype, Shape, Tensor, Value};
 

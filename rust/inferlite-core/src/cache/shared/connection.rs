@@ -4,7 +4,7 @@
 //! a length that a server only claims.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -88,8 +88,11 @@ pub(super) struct Connection<S = Socket> {
 }
 
 /// A stream that can be told how long to wait.
-pub(super) trait Timed: Read + Write {
+pub(super) trait Timed: Read {
     fn wait_at_most(&self, limit: Duration) -> io::Result<()>;
+
+    /// Sends some of the bytes, and says how many.
+    fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize>;
 }
 
 impl Timed for Socket {
@@ -98,6 +101,15 @@ impl Timed for Socket {
         let limit = limit.max(Duration::from_micros(1));
         self.set_read_timeout(Some(limit))?;
         self.set_write_timeout(Some(limit))
+    }
+
+    fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // A program may have given SIGPIPE its usual meaning back, and would end where the server has gone.
+        #[cfg(all(unix, not(target_vendor = "apple")))]
+        return self.send_with_flags(bytes, libc::MSG_NOSIGNAL);
+        // Where the flag is not known, the socket was made so already, or there is no such signal.
+        #[cfg(not(all(unix, not(target_vendor = "apple"))))]
+        return self.send(bytes);
     }
 }
 
@@ -185,7 +197,7 @@ impl<S: Timed> Connection<S> {
     pub(super) fn send(&mut self, mut bytes: &[u8], deadline: Deadline) -> io::Result<()> {
         while !bytes.is_empty() {
             self.stream.wait_at_most(deadline.left()?)?;
-            match self.stream.write(bytes) {
+            match self.stream.send_some(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -293,6 +305,7 @@ mod tests {
     #[derive(Debug)]
     struct Scripted {
         bytes: Vec<u8>,
+        sent: Vec<u8>,
         at_a_time: usize,
     }
 
@@ -305,19 +318,14 @@ mod tests {
         }
     }
 
-    impl Write for Scripted {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            Ok(bytes.len().min(self.at_a_time))
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     impl Timed for Scripted {
         fn wait_at_most(&self, _limit: Duration) -> io::Result<()> {
             Ok(())
+        }
+
+        fn send_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.sent.extend_from_slice(&bytes[..bytes.len().min(self.at_a_time)]);
+            Ok(bytes.len().min(self.at_a_time))
         }
     }
 
@@ -328,6 +336,7 @@ mod tests {
     fn said(bytes: &[u8], at_a_time: usize) -> Connection<Scripted> {
         Connection::over(Scripted {
             bytes: bytes.to_vec(),
+            sent: Vec::new(),
             at_a_time,
         })
     }
@@ -354,6 +363,20 @@ mod tests {
             assert!(connection.is_in_step());
             assert!(connection.reply(5, later()).is_err());
         }
+    }
+
+    #[test]
+    fn commands_are_sent_whole_however_little_is_taken() {
+        let mut bytes = Vec::new();
+        command(&[b"SET", b"a\r\n", b""], &mut bytes);
+        assert_eq!(bytes, b"*3\r\n$3\r\nSET\r\n$3\r\na\r\n\r\n$0\r\n\r\n");
+        for at_a_time in 1..9 {
+            let mut connection = said(b"", at_a_time);
+            connection.send(&bytes, later()).expect("it is taken");
+            assert_eq!(connection.stream.sent, bytes);
+        }
+        let nobody = said(b"", 0).send(&bytes, later());
+        assert_eq!(nobody.expect_err("nothing is taken").kind(), io::ErrorKind::WriteZero);
     }
 
     #[test]
