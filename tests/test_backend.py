@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import warnings
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -221,11 +223,20 @@ def _try_cache() -> None:
     assert model.stats().cache.hits == 1
 
 
+def _try_cache_beyond_process() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "answers")
+        model = inferlite.load(make_models.path("double"), cache=inferlite.Cache(warm_from=path))
+        model(np.ones((1, 4), np.float32))
+        assert model.cache.save(path) == 1
+
+
 TRIALS = {
     "session": _try_session,
     "model": _try_model,
     "bind": _try_bind,
     "cache": _try_cache,
+    "cache_beyond_process": _try_cache_beyond_process,
     "native_engine": _try_native_engine,
     "session_objects": _try_session_objects,
     "types_beyond_numpy": _try_types_beyond_numpy,

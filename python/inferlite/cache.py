@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from inferlite._shared_url import read_url
+from inferlite.capabilities import refuse
 from inferlite.exceptions import ModelLoadError
 from inferlite.metadata import CacheStats, cache_stats
 
@@ -31,6 +34,12 @@ MOST_BYTES: Final = 2**63 - 1
 POLICIES: Final = ("lru", "s3-fifo")
 """What decides which answer goes first when there is no room."""
 
+LONGEST_WAIT: Final = 60
+"""Seconds that a question to a server may take at most."""
+
+SHORTEST_SECRET: Final = 16
+"""Bytes that a secret must have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cache:
@@ -45,6 +54,15 @@ class Cache:
             numbers that were drawn first.
         policy: Which answer goes first when there is no room: `"lru"`, the least recently used one; or `"s3-fifo"`,
             rather one that was asked for once, so that a scan does not push out what is asked for again and again.
+        warm_from: A file that `model.cache.save` has written, of which the answers are taken over; one that is not
+            there yet is none. One that is damaged, or of another model, is ignored with a RuntimeWarning. None for a
+            cache that begins empty.
+        secret: At least 16 bytes that seal what leaves the process, so that nobody without them can forge an answer;
+            without a secret, a file is safe from damage alone. It is not part of what `repr` shows.
+        shared: The URL of a Redis or Valkey server, whose answers processes and machines share:
+            ``"redis://user:password@host:6379/0"`` or ``"unix:///run/redis.sock"``. It demands a secret. A server that
+            fails is done without. It is not part of what `repr` shows either, because of the password in it.
+        shared_timeout: How many seconds one question to that server may take.
 
     Raises:
         ValueError: A setting is out of range, or a size cannot be read.
@@ -61,6 +79,10 @@ class Cache:
     ttl: float | None = None
     allow_random: bool = False
     policy: str = "lru"
+    warm_from: str | os.PathLike[str] | None = None
+    secret: bytes | str | None = field(default=None, repr=False)
+    shared: str | None = field(default=None, repr=False)
+    shared_timeout: float = 0.02
 
     def __post_init__(self) -> None:
         """Check the settings, and turn the size into bytes."""
@@ -76,6 +98,17 @@ class Cache:
         if self.policy not in POLICIES:
             message = f"`policy` must be one of {', '.join(map(repr, POLICIES))}, not {self.policy!r}"
             raise ValueError(message)
+        check_path(self.warm_from)
+        check_secret(self.secret)
+        check_seconds("shared_timeout", self.shared_timeout)
+        if self.shared is not None:
+            read_url(self.shared)
+            if self.secret is None:
+                message = (
+                    "`shared` needs a `secret`: whoever reaches the server could forge answers; "
+                    "pass the same `secret=secrets.token_bytes(32)` to every process"
+                )
+                raise ValueError(message)
 
     @classmethod
     def read(cls, given: Cache | str | int | None) -> Cache | None:
@@ -94,12 +127,28 @@ class Cache:
 
     def _given(self) -> dict[str, Any]:
         """What the back ends take."""
+        secret = self.secret.encode() if isinstance(self.secret, str) else self.secret
         return {
             "max_bytes": parse_size(self.max_bytes),
             "max_entries": self.max_entries,
             "ttl": self.ttl,
             "policy": self.policy,
+            "warm_from": None if self.warm_from is None else os.fsdecode(self.warm_from),
+            "secret": secret,
+            "shared": None if self.shared is None else {**read_url(self.shared), "timeout": float(self.shared_timeout)},
         }
+
+    def _given_alone(self) -> dict[str, Any]:
+        """What a back end takes whose answers stay in the process.
+
+        Raises:
+            BackendUnavailableError: They are to leave it.
+        """
+        for name in ("warm_from", "secret", "shared"):
+            if getattr(self, name) is not None:
+                refuse("cache_beyond_process", f"`Cache({name}=...)`")
+        beyond = ("warm_from", "secret", "shared")
+        return {name: value for name, value in self._given().items() if name not in beyond}
 
 
 def parse_size(size: int | str) -> int:
@@ -147,6 +196,50 @@ def check_entries(max_entries: int | None) -> None:
         raise ValueError(message)
 
 
+def check_seconds(name: str, seconds: object) -> None:
+    """Refuse what is no time limit.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not more than nothing, or more than a minute.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        message = f"`{name}` must be seconds, not {seconds!r}"
+        raise TypeError(message)
+    if not 0 < seconds <= LONGEST_WAIT:
+        message = f"`{name}` must be more than 0 and at most {LONGEST_WAIT} seconds, not {seconds}"
+        raise ValueError(message)
+
+
+def check_path(warm_from: object) -> None:
+    """Refuse what is no path.
+
+    Raises:
+        TypeError: It is neither a path nor None.
+    """
+    if warm_from is not None and not isinstance(warm_from, (str, os.PathLike)):
+        message = f"`warm_from` must be a path or None, not {warm_from!r}"
+        raise TypeError(message)
+
+
+def check_secret(secret: object) -> None:
+    """Refuse what is no secret, without showing it.
+
+    Raises:
+        TypeError: It is neither bytes, nor text, nor None.
+        ValueError: It is too short.
+    """
+    if secret is None:
+        return
+    if not isinstance(secret, (bytes, str)):
+        message = f"`secret` must be bytes, text or None, not {type(secret).__name__}"
+        raise TypeError(message)
+    length = len(secret.encode() if isinstance(secret, str) else secret)
+    if length < SHORTEST_SECRET:
+        message = f"`secret` must have at least {SHORTEST_SECRET} bytes, not {length}: take `secrets.token_bytes(32)`"
+        raise ValueError(message)
+
+
 def refuse_random(name: str, random_node: str | None) -> None:
     """Refuse to cache a model that may answer the same question in another way.
 
@@ -171,11 +264,14 @@ class PredictionCache:
         self._owner = owner
 
     def clear(self) -> None:
-        """Drop every answer; one that is being computed now is not kept either."""
+        """Drop every answer; one that is being computed now is not kept either.
+
+        What a shared server has stays there until its time is over: other processes use it as well.
+        """
         self._owner._cache_clear()  # noqa: SLF001 - a class of this package
 
     def invalidate(self, *args: Any, outputs: Sequence[str] | str | None = None, **named: Any) -> bool:  # noqa: ANN401
-        """Drop the answer to one call.
+        """Drop the answer to one call, on a shared server as well.
 
         Args:
             *args: What the call was given: the inputs of `model(...)`, or `output_names` and `input_feed` of
@@ -205,6 +301,24 @@ class PredictionCache:
         check_entries(max_entries)
         size = self.max_bytes if max_bytes is None else parse_size(max_bytes)
         self._owner._cache_resize(size, max_entries)  # noqa: SLF001
+
+    def save(self, path: str | os.PathLike[str]) -> int:
+        """Write the answers to a file, for `Cache(warm_from=path)` of a later process with the same model and options.
+
+        The file takes the place of an older one at once, when it is whole. Other threads go on meanwhile.
+
+        Args:
+            path: Where to write; a file beside it is used until it is whole.
+
+        Returns:
+            How many answers were written.
+
+        Raises:
+            ValueError: The cache was made without `warm_from` and without `secret`.
+            OSError: The file cannot be written.
+            BackendUnavailableError: The back end keeps answers in the process alone.
+        """
+        return int(self._owner._cache_save(os.fsdecode(path)))  # noqa: SLF001
 
     def stats(self) -> CacheStats:
         """What the cache has counted, and what it holds now."""

@@ -28,6 +28,12 @@ CAPABILITIES: Final = {
     "model": Capability(native=True, python=True, reason="both back ends have `load` and `Model`"),
     "bind": Capability(native=True, python=True, reason="both back ends have `InferenceSession.bind`"),
     "cache": Capability(native=True, python=True, reason="both back ends keep answers with `cache=`"),
+    "cache_beyond_process": Capability(
+        native=True,
+        python=False,
+        reason="the pure-Python back end keeps answers in the process alone: leave the setting out, or install the "
+        "native part",
+    ),
     "native_engine": Capability(
         native=False,
         python=False,

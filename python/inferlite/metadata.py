@@ -182,6 +182,10 @@ class CacheStats:
         entries: Answers now.
         bytes: Bytes now: keys, answers and bookkeeping.
         sampling: Whether only one call in 64 is looked up now.
+        shared_hits: Calls answered by the server that processes share.
+        shared_misses: Calls that it had no answer to, or none that can be trusted.
+        shared_errors: Questions to it that failed: no connection, its time limit, or a refusal.
+        shared_paused: Whether it is not asked now, because it failed again and again.
     """
 
     hits: int = 0
@@ -193,6 +197,10 @@ class CacheStats:
     entries: int = 0
     bytes: int = 0
     sampling: bool = False
+    shared_hits: int = 0
+    shared_misses: int = 0
+    shared_errors: int = 0
+    shared_paused: bool = False
 
 
 def cache_stats(summary: tuple[Any, ...] | None) -> CacheStats | None:

@@ -54,7 +54,8 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
     Raises:
         ModelLoadError: The model cannot be read or run, a provider is not known, or `cache` is given for a model that
             may be random.
-        BackendUnavailableError: The engine, or something that `session_options` holds, is not there.
+        BackendUnavailableError: The engine, something that `session_options` holds, or a setting of the cache is not
+            there.
         TypeError: `model` is of another type.
         ValueError: `engine`, `hold_gil`, `providers` or `provider_options` has another form.
 
@@ -76,7 +77,9 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
     open_model = _open_native if backend.name == "native" else _open_python
     if kept is not None and not kept.allow_random:
         refuse_random(title, _random_node(backend, source))
-    given = None if kept is None else kept._given()  # noqa: SLF001 - a class of this package
+    given = None
+    if kept is not None:
+        given = kept._given() if backend.name == "native" else kept._given_alone()  # noqa: SLF001 - of this package
 
     def make(**settings: Any) -> Model:  # noqa: ANN401 - the back ends take other settings
         model: Model = backend.Model(source, name=title, cache=given, **settings)

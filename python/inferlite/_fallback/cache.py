@@ -37,6 +37,9 @@ SAMPLE: Final = 8
 PATIENCE: Final = 0.05
 """Seconds between two looks at Ctrl-C while a caller waits for another one's run."""
 
+_NOTHING_SHARED: Final = (0, 0, 0, False)
+"""The figures of a second tier, which is not there."""
+
 _ENTRY_BYTES: Final = 600
 """What an entry takes beside its key and arrays: Python's objects for them."""
 
@@ -346,6 +349,7 @@ class Answers:
                 len(self._entries),
                 self._bytes + self._order.extra_bytes,
                 self._is_sparse,
+                *_NOTHING_SHARED,
                 self.max_bytes,
                 self.max_entries,
             )

@@ -235,6 +235,9 @@ class Model:
     def _cache_clear(self) -> None:
         self._open_answers().clear()
 
+    def _cache_save(self, _path: str) -> int:
+        refuse("cache_beyond_process", "`PredictionCache.save`")
+
     def _cache_resize(self, max_bytes: int, max_entries: int | None) -> None:
         self._open_answers().resize(max_bytes, max_entries)
 

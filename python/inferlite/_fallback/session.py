@@ -17,6 +17,7 @@ from inferlite._fallback.cache import Answers
 from inferlite._fallback.feeds import readable_feed
 from inferlite._model_file import random_node
 from inferlite.cache import Cache, live, refuse_random
+from inferlite.capabilities import refuse
 from inferlite.options import RunOptions
 
 if TYPE_CHECKING:
@@ -182,6 +183,9 @@ class InferenceSession(onnxruntime.InferenceSession):
         if self._answers is not None:
             self._answers.clear()
 
+    def _cache_save(self, _path: str) -> int:
+        refuse("cache_beyond_process", "`PredictionCache.save`")
+
     def _cache_resize(self, max_bytes: int, max_entries: int | None) -> None:
         if self._answers is not None:
             self._answers.resize(max_bytes, max_entries)
@@ -272,7 +276,7 @@ def _answers(model: object, given: Cache | str | int | None) -> Answers | None:
     if not settings.allow_random:
         source = model if isinstance(model, bytes) else str(model)
         refuse_random("", random_node(source, native=False))
-    return Answers(**settings._given())  # noqa: SLF001 - a class of this package
+    return Answers(**settings._given_alone())  # noqa: SLF001 - a class of this package
 
 
 def _own(value: Any) -> Any:  # noqa: ANN401 - whatever the model gives

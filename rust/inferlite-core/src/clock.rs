@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A clock that never goes back.
 #[derive(Debug, Clone)]
@@ -34,6 +34,21 @@ impl Clock {
         match &self.0 {
             Source::System(start) => start.elapsed(),
             Source::Held(nanoseconds) => Duration::from_nanos(nanoseconds.load(Ordering::Acquire)),
+        }
+    }
+}
+
+impl Clock {
+    /// The time since 1970, for what outlives the process; it may jump, where [`Clock::now`] never goes back.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "only the wall clock means something to another process"
+    )]
+    pub fn wall(&self) -> Duration {
+        match &self.0 {
+            Source::System(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            Source::Held(_) => self.now(),
         }
     }
 }

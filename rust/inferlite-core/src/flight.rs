@@ -30,6 +30,8 @@ pub(crate) struct Flight {
 struct State {
     ending: Option<Ending>,
     seats: usize,
+    /// Threads that wait: to wake nobody is a system call all the same.
+    sleepers: usize,
     /// Set when the last seat was left before the end: nobody may join any more.
     is_deserted: bool,
     /// What ends the run, where it is one that can be ended.
@@ -166,9 +168,11 @@ impl Drop for Leader {
         let mut state = locked(&self.flight.state);
         state.ending = Some(std::mem::replace(&mut self.ending, Ending::Abandoned));
         state.options = None;
-        let wakers = std::mem::take(&mut state.wakers);
+        let (wakers, sleepers) = (std::mem::take(&mut state.wakers), state.sleepers);
         drop(state);
-        self.flight.has_ended.notify_all();
+        if sleepers > 0 {
+            self.flight.has_ended.notify_all();
+        }
         for wake in wakers {
             wake();
         }
@@ -191,11 +195,14 @@ impl Seat {
 
     /// How it ended, if it does within this time; to be asked until it has.
     pub(crate) fn wait(&self, at_most: Duration) -> Option<Ending> {
+        let mut state = locked(&self.0.state);
+        state.sleepers += 1;
         let (mut state, _) = self
             .0
             .has_ended
-            .wait_timeout_while(locked(&self.0.state), at_most, |state| state.ending.is_none())
+            .wait_timeout_while(state, at_most, |state| state.ending.is_none())
             .unwrap_or_else(PoisonError::into_inner);
+        state.sleepers -= 1;
         Self::take(&mut state)
     }
 

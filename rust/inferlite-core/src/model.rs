@@ -170,7 +170,10 @@ impl Model {
             return;
         }
         let kept = self.cache().zip(question.key());
-        if let Some((cache, _)) = kept {
+        if let Some((cache, key)) = kept {
+            if let Some(entry) = cache.fetch(key) {
+                return leader.end(Ending::Answer(entry));
+            }
             cache.count_miss();
         }
         let call = question.call(options.as_deref());
@@ -186,7 +189,15 @@ impl Model {
                 None => Arc::new(Entry::unkept(outputs.into_values())),
             }),
         };
+        let computed = match &ending {
+            Ending::Answer(entry) => Some(entry.clone()),
+            Ending::Error(_) | Ending::Abandoned => None,
+        };
         leader.end(ending);
+        // Those who wait have it by now.
+        if let (Some(entry), Some((cache, _))) = (computed, kept) {
+            cache.share(&entry);
+        }
     }
 
     /// Takes note of a call that another one's computation has answered.

@@ -61,9 +61,9 @@ impl PyModel {
         let source = source(model)?;
         let settings = session_settings(settings, providers)?;
         let shown = if name.is_empty() { "model" } else { &name };
-        let engine = detach(py, || OrtEngine::load(source, settings));
+        let loaded = detach(py, || live_cache::load(source, settings, cache));
         logging::forward(py)?;
-        let engine = engine.map_err(|error| load_error(py, shown, &error))?;
+        let (engine, cache) = loaded.map_err(|error| load_error(py, shown, &error))?;
         let name = if name.is_empty() { graph_name(&engine) } else { name };
         let stats = Arc::<CallStats>::default();
         let opened = Opened::new(
@@ -72,8 +72,10 @@ impl PyModel {
             engine,
             hold_gil,
             Some(stats.clone()),
-            cache.map(live_cache::settings),
-        );
+            cache,
+            // `load`, its way to open a model, and `make` in there are not the caller.
+            4,
+        )?;
         let declared = opened.signature().clone();
         Ok(Self {
             name,
@@ -280,6 +282,10 @@ impl PyModel {
         Ok(())
     }
 
+    fn _cache_save(slf: &Bound<'_, Self>, path: std::path::PathBuf) -> PyResult<usize> {
+        live_cache::save(slf.py(), &Self::open(slf)?.get().opened().model, path)
+    }
+
     /// Drops the answer to a call of `predict` with these arguments.
     #[pyo3(signature = (inputs, outputs, named))]
     fn _cache_invalidate(
@@ -300,7 +306,7 @@ impl PyModel {
         if !this.read_directly(opened.signature(), inputs, named, &mut fed)? {
             fed = this.read(py, opened.signature(), inputs, named)?;
         }
-        Ok(opened.invalidate(&fed, wanted.as_deref()))
+        Ok(opened.invalidate(py, &fed, wanted.as_deref()))
     }
 
     /// Give the model's memory back once the calls under way have ended; later calls raise ModelClosedError.

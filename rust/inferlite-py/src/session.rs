@@ -2,9 +2,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use inferlite_core::cache::{CacheSettings, PredictionCache};
-use inferlite_core::clock::Clock;
-use inferlite_core::fork::PerProcess;
 use inferlite_core::runtime::ort::OrtEngine;
 use inferlite_core::runtime::{Argument, Dim, Signature, ValueType};
 use inferlite_core::stats::CallStats;
@@ -42,23 +39,22 @@ impl Opened {
         engine: OrtEngine,
         hold_gil: bool,
         stats: Option<Arc<CallStats>>,
-        cache: Option<CacheSettings>,
-    ) -> Self {
+        cache: Option<live_cache::Plan>,
+        stack_level: i32,
+    ) -> PyResult<Self> {
         let engine = Arc::new(engine);
         let mut model = Model::new(name, Box::new(engine.clone()), stats);
-        if let Some(settings) = cache {
-            model = model.with_cache(PerProcess::new(move || {
-                PredictionCache::new(settings, Clock::default())
-            }));
+        if let Some(plan) = cache {
+            model = plan.add_to(py, model, stack_level)?;
         }
         let model = Arc::new(model);
-        Self {
+        Ok(Self {
             may_hold_gil: hold_gil && boundary::environment_allows_holding(),
             names: Names::of(py, model.signature()),
             every_output: (0..model.signature().outputs.len()).collect(),
             engine,
             model,
-        }
+        })
     }
 
     pub(crate) fn signature(&self) -> &Signature {
@@ -100,13 +96,19 @@ impl Opened {
     }
 
     /// Drops the answer to a call that is kept; whether there was one.
-    pub(crate) fn invalidate(&self, fed: &Fed<'_>, fetches: Option<&[usize]>) -> bool {
+    pub(crate) fn invalidate(&self, py: Python<'_>, fed: &Fed<'_>, fetches: Option<&[usize]>) -> bool {
         let call = Call {
             feeds: &fed.feeds,
             fetches: fetches.unwrap_or(&self.every_output),
             options: None,
         };
-        self.model.cache().is_some_and(|cache| cache.invalidate(&call))
+        let Some(cache) = self.model.cache() else {
+            return false;
+        };
+        let is_dropped = cache.invalidate(&call);
+        // The arrays are read before the GIL is given away.
+        let shared = cache.shared_key(&call);
+        shared.is_some_and(|key| boundary::detach(py, || cache.invalidate_shared(key))) || is_dropped
     }
 }
 
@@ -147,17 +149,20 @@ impl PySession {
         }
         let source = source(model)?;
         let settings = session_settings(settings, providers)?;
-        let engine = boundary::detach(py, || OrtEngine::load(source, settings));
+        let loaded = boundary::detach(py, || live_cache::load(source, settings, cache));
         logging::forward(py)?;
-        let engine = engine?;
-        let _ = self.opened.set(Opened::new(
+        let (engine, cache) = loaded?;
+        let opened = Opened::new(
             py,
             String::new(),
             engine,
             hold_gil,
             None,
-            cache.map(live_cache::settings),
-        ));
+            cache,
+            // `__init__` and `_create` are not the caller.
+            3,
+        )?;
+        let _ = self.opened.set(opened);
         Ok(())
     }
 
@@ -239,9 +244,14 @@ impl PySession {
         Ok(())
     }
 
+    fn _cache_save(&self, py: Python<'_>, path: std::path::PathBuf) -> PyResult<usize> {
+        live_cache::save(py, &self.opened()?.model, path)
+    }
+
     /// Drops the answer to a call of `run` with these arguments.
     fn _cache_invalidate(
         &self,
+        py: Python<'_>,
         output_names: Option<&Bound<'_, PyAny>>,
         input_feed: &Bound<'_, PyAny>,
     ) -> Result<bool, PyCoreError> {
@@ -253,7 +263,7 @@ impl PySession {
         if !fed.read_directly(&opened.names, opened.signature().required, input_feed)? {
             fed = Fed::from_mapping(opened.signature(), input_feed)?;
         }
-        Ok(opened.invalidate(&fed, fetches.as_deref()))
+        Ok(opened.invalidate(py, &fed, fetches.as_deref()))
     }
 
     /// Ends profiling.

@@ -31,14 +31,18 @@ pub struct Entry {
 impl Entry {
     /// A compact copy of outputs, which keeps nothing else alive.
     pub(super) fn new(key: &Key, outputs: &Outputs<'_>, expires_at: Option<Duration>) -> Self {
-        let values: Vec<Value> = outputs.copied();
-        let bytes = key.words.len() * size_of::<u64>() + values.iter().map(size_of_value).sum::<usize>() + BOOKKEEPING;
-        Self::with_size(key, values, bytes, expires_at)
+        Self::of_values(key.hash, &key.words, outputs.copied(), expires_at)
     }
 
     /// An answer that is handed over and never kept.
     pub(crate) fn unkept(values: Vec<Value>) -> Self {
-        Self::with_words(0, Box::default(), values, 0, None)
+        Self::with_size(0, &[], values, 0, None)
+    }
+
+    /// An entry of values in memory of their own.
+    pub(super) fn of_values(hash: u64, words: &[u64], values: Vec<Value>, expires_at: Option<Duration>) -> Self {
+        let bytes = size_of_val(words) + values.iter().map(size_of_value).sum::<usize>() + BOOKKEEPING;
+        Self::with_size(hash, words, values, bytes, expires_at)
     }
 
     /// The outputs, for whoever has the last reference.
@@ -46,20 +50,10 @@ impl Entry {
         self.values
     }
 
-    fn with_size(key: &Key, values: Vec<Value>, bytes: usize, expires_at: Option<Duration>) -> Self {
-        Self::with_words(key.hash, key.words.as_slice().into(), values, bytes, expires_at)
-    }
-
-    fn with_words(
-        hash: u64,
-        words: Box<[u64]>,
-        values: Vec<Value>,
-        bytes: usize,
-        expires_at: Option<Duration>,
-    ) -> Self {
+    fn with_size(hash: u64, words: &[u64], values: Vec<Value>, bytes: usize, expires_at: Option<Duration>) -> Self {
         Self {
             hash,
-            words,
+            words: words.into(),
             values,
             bytes,
             expires_at,
@@ -77,7 +71,7 @@ impl Entry {
 
     #[cfg(test)]
     pub(crate) fn for_tests(key: &Key, bytes: usize, expires_at: Option<Duration>) -> Self {
-        Self::with_size(key, Vec::new(), bytes, expires_at)
+        Self::with_size(key.hash, &key.words, Vec::new(), bytes, expires_at)
     }
 }
 

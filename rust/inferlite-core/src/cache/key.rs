@@ -27,7 +27,11 @@ const DIGEST_BUFFER: usize = 64 * 1024;
 const INLINE_WORDS: usize = 18;
 const WORD: usize = size_of::<u64>();
 const DIGEST_WORDS: usize = blake3::OUT_LEN / WORD;
-/// Words before those of the outputs: the generation, and how many inputs and outputs there are.
+/// The word that holds the generation.
+pub(super) const GENERATION: usize = 0;
+/// The word that holds how many inputs there are, and how many outputs are wanted.
+pub(super) const COUNTS: usize = 1;
+/// Words before those of the outputs.
 const HEAD_WORDS: usize = 2;
 /// Words before the shape of an input, or before the content of one that is no tensor: what it is, and its bytes.
 const INPUT_WORDS: usize = 2;
@@ -66,6 +70,11 @@ impl Keyer {
             hasher: foldhash::fast::RandomState::default(),
             secret,
         }
+    }
+
+    /// The same, with digests that whoever has this secret takes as well.
+    pub(super) fn with_secret(self, secret: [u8; 32]) -> Self {
+        Self { secret, ..self }
     }
 
     /// The key of a call, of a model in this state of its configuration.
@@ -160,7 +169,7 @@ impl Key {
     }
 
     pub(crate) fn generation(&self) -> u64 {
-        self.words[0]
+        self.words[GENERATION]
     }
 
     pub(crate) fn hash(&self) -> u64 {
@@ -277,7 +286,7 @@ fn push_bytes(words: &mut Words, bytes: &[u8]) {
 }
 
 /// Writes a value so that different values have different bytes: every part says its kind and length first.
-fn write_value(value: &Value, into: &mut Vec<u8>) {
+pub(super) fn write_value(value: &Value, into: &mut Vec<u8>) {
     let number = |into: &mut Vec<u8>, number: usize| into.extend_from_slice(&(number as u64).to_ne_bytes());
     let shape = |into: &mut Vec<u8>, shape: &[i64]| {
         number(into, shape.len());

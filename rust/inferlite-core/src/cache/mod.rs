@@ -3,13 +3,18 @@
 //! A hit is proven: keys hold the inputs themselves, or a keyed cryptographic digest of large ones, and are compared in
 //! full. Concurrent identical calls are computed once.
 
+mod decode;
 mod entry;
 mod key;
 mod order;
+mod portable;
 mod sampling;
+mod saved;
+mod shared;
 mod store;
 mod striped;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +22,8 @@ use std::time::Duration;
 pub use entry::Entry;
 pub use key::{DIGESTED_BYTES, Key};
 pub use order::Policy;
+pub use portable::{FORMAT, Identity, Portable};
+pub use shared::{Address, Server, SharedKey, SharedSummary};
 pub use store::Limits;
 
 use crate::clock::Clock;
@@ -26,6 +33,7 @@ use crate::question::Question;
 use crate::runtime::{Answer, Call, Outputs};
 use crate::ticket::PATIENCE;
 use sampling::Sampling;
+use shared::Shared;
 use store::Store;
 
 pub(crate) use entry::copied;
@@ -74,6 +82,10 @@ pub struct PredictionCache {
     sampling: Sampling,
     clock: Clock,
     ttl: Option<Duration>,
+    /// What answers beyond this process are known by, where there may be any.
+    portable: Option<Portable>,
+    /// The second tier.
+    shared: Option<Shared>,
     /// Counts what makes earlier answers void.
     generation: AtomicU64,
     misses: AtomicU64,
@@ -103,11 +115,118 @@ impl PredictionCache {
             sampling: Sampling::default(),
             clock,
             ttl: settings.ttl,
+            portable: None,
+            shared: None,
             generation: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             coalesced: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
         }
+    }
+
+    /// The same cache, whose answers may leave the process; nothing may have been looked up in it.
+    #[must_use]
+    pub fn with_portable(mut self, portable: Portable) -> Self {
+        self.keyer = self.keyer.with_secret(portable.digest_key());
+        self.portable = Some(portable);
+        self
+    }
+
+    /// The same cache with a second tier behind it, which other processes use as well.
+    #[must_use]
+    pub fn with_shared(mut self, portable: Portable, server: Server) -> Self {
+        self.shared = Some(Shared::new(server, &portable, self.clock.clone()));
+        self.with_portable(portable)
+    }
+
+    /// Why the second tier cannot be used now.
+    pub fn problem_of_shared(&self) -> Option<String> {
+        self.shared.as_ref()?.problem()
+    }
+
+    /// What the second tier has counted.
+    #[must_use]
+    pub fn shared_summary(&self) -> SharedSummary {
+        self.shared
+            .as_ref()
+            .map_or_else(SharedSummary::default, Shared::summary)
+    }
+
+    /// What the second tier calls a call.
+    #[must_use]
+    pub fn shared_key(&self, call: &Call<'_>) -> Option<SharedKey> {
+        let shared = self.shared.as_ref()?;
+        Some(shared.key(&self.key(call).words))
+    }
+
+    /// Drops an answer from the second tier; whether there was one.
+    pub fn invalidate_shared(&self, key: SharedKey) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.remove(key))
+    }
+
+    /// Asks the second tier, and keeps what it has.
+    pub(crate) fn fetch(&self, key: &Key) -> Option<Arc<Entry>> {
+        let (values, left) = self.shared.as_ref()?.get(&key.words)?;
+        // Look-ups pay, although none was answered here.
+        self.sampling.record(true, || self.store.hits());
+        // Without a time to live, the server's own is about its memory, not about the answer.
+        let left = self.ttl.map(|ttl| left.map_or(ttl, |left| left.min(ttl)));
+        let expires_at = left.map(|left| self.clock.now().saturating_add(left));
+        let entry = Arc::new(Entry::of_values(key.hash, &key.words, values, expires_at));
+        self.insert(key, &entry);
+        Some(entry)
+    }
+
+    /// Gives the second tier an answer that was computed here.
+    pub(crate) fn share(&self, entry: &Entry) {
+        if let Some(shared) = &self.shared
+            && portable::generation_of(&entry.words) == self.generation.load(Ordering::Acquire)
+        {
+            shared.put(&entry.words, &entry.values, self.ttl);
+        }
+    }
+
+    /// Keeps an entry unless it is void by now.
+    fn insert(&self, key: &Key, entry: &Arc<Entry>) {
+        if key.generation() == self.generation.load(Ordering::Acquire) {
+            self.store.insert(entry);
+        }
+    }
+
+    /// Takes the answers over that a file holds, and says how many; the error says why the file is not used.
+    ///
+    /// A file that is not there holds none. What is more than the limits allow goes, the least recently used first.
+    pub fn warm_from(&self, path: &Path) -> Result<usize, String> {
+        let Some(portable) = &self.portable else { return Ok(0) };
+        let restored = saved::load(path, portable, self.clock.wall())?.unwrap_or_default();
+        let count = restored.len();
+        let generation = self.generation.load(Ordering::Acquire);
+        for mut answer in restored {
+            if let Some(first) = answer.words.first_mut() {
+                *first = generation;
+            }
+            let left = answer.left.into_iter().chain(self.ttl).min();
+            let expires_at = left.map(|left| self.clock.now().saturating_add(left));
+            let hash = self.keyer.hash(&answer.words);
+            let entry = Entry::of_values(hash, &answer.words, answer.values, expires_at);
+            self.store.insert(&Arc::new(entry));
+        }
+        Ok(count)
+    }
+
+    /// Writes every answer to a file, and says how many; `None` for a cache whose answers may not leave the process.
+    pub fn save(&self, path: &Path) -> Option<std::io::Result<usize>> {
+        let portable = self.portable.as_ref()?;
+        let generation = self.generation.load(Ordering::Acquire);
+        let mut entries = self.store.by_use();
+        entries.retain(|entry| portable::generation_of(&entry.words) == generation);
+        Some(saved::save(
+            path,
+            portable,
+            &entries,
+            self.clock.now(),
+            self.clock.wall(),
+        ))
     }
 
     fn key(&self, call: &Call<'_>) -> Key {
@@ -173,7 +292,7 @@ impl PredictionCache {
             // Options belong to one caller, who may end the run: nobody else waits for it.
             self.count_miss();
             let computed = compute(&call)?;
-            self.keep(key, &computed);
+            self.share(&self.keep(key, &computed));
             return Ok(Answer::Computed(computed));
         }
         loop {
@@ -181,16 +300,21 @@ impl PredictionCache {
                 Role::Wait(seat) => seat,
                 Role::Lead(leader, _seat) => {
                     // Its computation may have ended between the look-up and now.
-                    if let Some(entry) = self.find(key) {
+                    if let Some(entry) = self.find(key).or_else(|| self.fetch(key)) {
                         leader.end(Ending::Answer(entry.clone()));
                         return Ok(Answer::Kept(entry));
                     }
                     self.count_miss();
                     let computed = compute(&call);
-                    leader.end(match &computed {
-                        Err(error) => Ending::Error(error.clone()),
-                        Ok(outputs) => Ending::Answer(self.keep(key, outputs)),
+                    let kept = computed.as_ref().map(|outputs| self.keep(key, outputs));
+                    leader.end(match &kept {
+                        Err(error) => Ending::Error((*error).clone()),
+                        Ok(entry) => Ending::Answer(entry.clone()),
                     });
+                    // Those who wait have it by now.
+                    if let Ok(entry) = &kept {
+                        self.share(entry);
+                    }
                     return computed.map(Answer::Computed);
                 }
             };
@@ -218,9 +342,7 @@ impl PredictionCache {
     pub(crate) fn keep(&self, key: &Key, outputs: &Outputs<'_>) -> Arc<Entry> {
         let expires_at = self.ttl.map(|ttl| self.clock.now().saturating_add(ttl));
         let entry = Arc::new(Entry::new(key, outputs, expires_at));
-        if key.generation() == self.generation.load(Ordering::Acquire) {
-            self.store.insert(&entry);
-        }
+        self.insert(key, &entry);
         entry
     }
 
@@ -438,6 +560,34 @@ mod tests {
         assert!(is_computed(&cache, &call(&[floats(0, &[100, 100], &large)], &[0])));
         large[9_999] = 1.000_000_1;
         assert!(is_computed(&cache, &call(&[floats(0, &[10_000], &large)], &[0])));
+    }
+
+    #[test]
+    fn a_saved_answer_lives_no_longer_than_it_had_left() {
+        let portable = || Portable::new([1; 32], None);
+        let path = std::env::temp_dir().join(format!("inferlite-lives-{}", std::process::id()));
+        let asked_of =
+            |cache: &PredictionCache, number: &[f32; 1]| is_computed(cache, &call(&[floats(0, &[1], number)], &[0]));
+        let (cache, hand) = cache_with(1 << 20, Some(Duration::from_secs(10)));
+        let cache = cache.with_portable(portable());
+        assert!(asked_of(&cache, &[1.0]));
+        cache.clear();
+        assert!(asked_of(&cache, &[2.0]));
+        hand.advance(Duration::from_secs(4));
+        assert!(matches!(cache.save(&path), Some(Ok(1))));
+        for (ttl, lives_for) in [(None, 6_000), (Some(100), 6_000), (Some(3), 3_000)] {
+            let (next, hand) = cache_with(1 << 20, ttl.map(Duration::from_secs));
+            let next = next.with_portable(portable());
+            hand.advance(Duration::from_secs(4));
+            assert_eq!(next.warm_from(&path), Ok(1));
+            hand.advance(Duration::from_millis(lives_for - 1));
+            assert!(!asked_of(&next, &[2.0]));
+            hand.advance(Duration::from_millis(1));
+            assert!(asked_of(&next, &[2.0]));
+            assert!(asked_of(&next, &[1.0]));
+        }
+        std::fs::remove_file(&path).expect("it was written");
+        assert_eq!(cache.warm_from(&path), Ok(0));
     }
 
     #[test]

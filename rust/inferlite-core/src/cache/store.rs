@@ -229,6 +229,11 @@ impl Store {
         }
     }
 
+    /// Every entry, the one that would go first before the others.
+    pub(super) fn by_use(&self) -> Vec<Arc<Entry>> {
+        locked(&self.kept).order.entries()
+    }
+
     pub(super) fn limits(&self) -> Limits {
         locked(&self.kept).limits
     }

@@ -230,6 +230,26 @@ impl Tensor {
         self.owner
     }
 
+    /// A tensor of these bytes; `None` if they are not as many as the type and the shape say.
+    #[must_use]
+    pub fn from_bytes(dtype: Dtype, shape: Shape, bytes: &[u8]) -> Option<Self> {
+        let is_sized = dtype.bits() > 0;
+        let wanted = dtype.byte_len(element_count(&shape).ok()?)?;
+        if !is_sized || wanted != bytes.len() {
+            return None;
+        }
+        let (data, owner) = Owner::of_bytes(bytes.into());
+        Some(Self {
+            view: TensorView {
+                dtype,
+                shape,
+                data,
+                byte_len: wanted,
+            },
+            owner,
+        })
+    }
+
     /// A copy on the heap, which keeps nothing else alive.
     #[must_use]
     pub fn copied(view: &TensorView) -> Self {

@@ -66,6 +66,12 @@ impl Lru {
         self.by_place.len()
     }
 
+    pub(super) fn entries(&self) -> Vec<Arc<Entry>> {
+        let mut entries: Vec<Arc<Entry>> = self.by_place.values().cloned().collect();
+        entries.sort_by_cached_key(|entry| entry.used_at.load(Ordering::Relaxed));
+        entries
+    }
+
     pub(super) fn insert(&mut self, entry: Arc<Entry>, stamp: u64) {
         entry.used_at.store(stamp, Ordering::Relaxed);
         self.record(entry, stamp);

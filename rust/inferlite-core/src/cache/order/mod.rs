@@ -80,6 +80,14 @@ impl Order {
         }
     }
 
+    /// Every entry, more or less in the order of eviction.
+    pub(super) fn entries(&self) -> Vec<Arc<Entry>> {
+        match self {
+            Self::Lru(order) => order.entries(),
+            Self::S3Fifo(order) => order.entries(),
+        }
+    }
+
     /// What the policy remembers of entries that are gone, in bytes.
     pub(super) fn extra_bytes(&self) -> usize {
         match self {

@@ -74,6 +74,14 @@ impl S3Fifo {
         self.small.len() + self.main.len()
     }
 
+    pub(super) fn entries(&self) -> Vec<Arc<Entry>> {
+        let queues = [&self.small, &self.main];
+        queues
+            .into_iter()
+            .flat_map(|queue| queue.by_place.values().cloned())
+            .collect()
+    }
+
     pub(super) fn ghost_bytes(&self) -> usize {
         self.ghosts.len() * GHOST_BYTES
     }

@@ -79,7 +79,7 @@ impl ModelSource {
 
 /// Which content a path led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileIdentity {
+pub(super) struct FileIdentity {
     length: u64,
     modified: SystemTime,
     #[cfg(unix)]
@@ -87,7 +87,7 @@ struct FileIdentity {
 }
 
 impl FileIdentity {
-    fn of(path: &Path) -> Option<Self> {
+    pub(super) fn of(path: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(path).ok()?;
         Some(Self {
             length: metadata.len(),

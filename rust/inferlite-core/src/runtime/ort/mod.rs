@@ -8,6 +8,7 @@ mod api;
 mod binding;
 mod engine;
 mod frame;
+mod identity;
 mod library;
 mod log;
 mod metadata;
@@ -18,6 +19,7 @@ mod value;
 
 pub use binding::{Binding, Fetch};
 pub use engine::{ModelSource, OrtEngine};
+pub use identity::Fingerprint;
 pub use library::{available_providers, load, version};
 pub use log::{LogRecord, drain as drain_log, has_records as has_log};
 pub use metadata::ModelMetadata;
