@@ -231,12 +231,19 @@ def _try_cache_beyond_process() -> None:
         assert model.cache.save(path) == 1
 
 
+def _try_row_cache() -> None:
+    model = inferlite.load(make_models.path("double"), cache=inferlite.Cache(by="row"))
+    assert model(np.ones((2, 4), np.float32)).tolist() == [[2.0] * 4] * 2
+    assert model.stats().cache.misses == 1
+
+
 TRIALS = {
     "session": _try_session,
     "model": _try_model,
     "bind": _try_bind,
     "cache": _try_cache,
     "cache_beyond_process": _try_cache_beyond_process,
+    "row_cache": _try_row_cache,
     "native_engine": _try_native_engine,
     "session_objects": _try_session_objects,
     "types_beyond_numpy": _try_types_beyond_numpy,

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from inferlite._shared_url import read_url
 from inferlite.capabilities import refuse
@@ -50,6 +50,8 @@ class Cache:
             256 times 10**6, or ``"256MiB"``, which is 256 times 2**20.
         max_entries: How many answers are kept at most; None for as many as the bytes allow.
         ttl: How long an answer counts, in seconds; None for ever.
+        by: What is looked up: `"request"`, a call as a whole, or `"row"`, each row of its batch by itself, of which
+            only those run that are new. The rows must be independent; the Python back end cannot do it.
         allow_random: Whether a model with random operators is cached all the same: a repeated call then gives the
             numbers that were drawn first.
         policy: Which answer goes first when there is no room: `"lru"`, the least recently used one; or `"s3-fifo"`,
@@ -78,7 +80,8 @@ class Cache:
     max_entries: int | None = None
     ttl: float | None = None
     allow_random: bool = False
-    policy: str = "lru"
+    policy: Literal["lru", "s3-fifo"] = "lru"
+    by: Literal["request", "row"] = "request"
     warm_from: str | os.PathLike[str] | None = None
     secret: bytes | str | None = field(default=None, repr=False)
     shared: str | None = field(default=None, repr=False)
@@ -98,17 +101,26 @@ class Cache:
         if self.policy not in POLICIES:
             message = f"`policy` must be one of {', '.join(map(repr, POLICIES))}, not {self.policy!r}"
             raise ValueError(message)
+        if self.by not in ("request", "row"):
+            message = f'`by` must be "request" or "row", not {self.by!r}'
+            raise ValueError(message)
         check_path(self.warm_from)
         check_secret(self.secret)
         check_seconds("shared_timeout", self.shared_timeout)
         if self.shared is not None:
-            read_url(self.shared)
-            if self.secret is None:
-                message = (
-                    "`shared` needs a `secret`: whoever reaches the server could forge answers; "
-                    "pass the same `secret=secrets.token_bytes(32)` to every process"
-                )
-                raise ValueError(message)
+            self._check_shared()
+
+    def _check_shared(self) -> None:
+        read_url(self.shared)
+        if self.secret is None:
+            message = (
+                "`shared` needs a `secret`: whoever reaches the server could forge answers; "
+                "pass the same `secret=secrets.token_bytes(32)` to every process"
+            )
+            raise ValueError(message)
+        if self.by == "row":
+            message = '`shared` holds answers to whole calls: leave it out, or pass `by="request"`'
+            raise ValueError(message)
 
     @classmethod
     def read(cls, given: Cache | str | int | None) -> Cache | None:
@@ -124,6 +136,15 @@ class Cache:
             message = f'`cache` must be a size such as "256MB", an `inferlite.Cache` or None, not {given!r}'
             raise TypeError(message)
         return cls(max_bytes=given)
+
+    def _check_backend(self, backend: str) -> None:
+        """Refuse what only the native back end can do.
+
+        Raises:
+            BackendUnavailableError: Rows are to be looked up by the other one.
+        """
+        if self.by == "row" and backend != "native":
+            refuse("row_cache", '`Cache(by="row")`')
 
     def _given(self) -> dict[str, Any]:
         """What the back ends take."""

@@ -34,6 +34,11 @@ CAPABILITIES: Final = {
         reason="the pure-Python back end keeps answers in the process alone: leave the setting out, or install the "
         "native part",
     ),
+    "row_cache": Capability(
+        native=True,
+        python=False,
+        reason='only the native back end looks up rows: pass `Cache(by="request")`, which is the default',
+    ),
     "native_engine": Capability(
         native=False,
         python=False,

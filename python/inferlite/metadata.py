@@ -172,10 +172,13 @@ class Latency:
 class CacheStats:
     """What a prediction cache has counted since it was made, and what it holds.
 
+    With `Cache(by="row")`, hits, misses and coalesced count rows: those found, those run, and those that a batch
+    repeats.
+
     Attributes:
         hits: Calls answered from what was kept.
         misses: Calls that were looked up and computed.
-        coalesced: Calls that waited for the computation of an identical one.
+        coalesced: Calls answered by the computation of an identical one, which was under way when they came.
         skipped: Calls that were not looked up, because fewer than 1 % of look-ups were hits.
         evictions: Answers dropped for want of room.
         expired: Answers dropped because their time was over.

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from inferlite import _backend, providers as provider_rules
+from inferlite import _backend, _rows, providers as provider_rules
 from inferlite.cache import Cache, refuse_random
 from inferlite.capabilities import CAPABILITIES
 from inferlite.exceptions import BackendUnavailableError, ModelLoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import onnxruntime
 
@@ -28,6 +28,9 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
     engine: Literal["auto", "onnxruntime", "native"] = "auto",
     hold_gil: bool | Literal["auto"] = "auto",
     cache: Cache | str | int | None = None,
+    batch_axes: Mapping[str, int | None] | None = None,
+    example: Any = None,  # noqa: ANN401 - whatever the model takes
+    rows_independent: bool | None = None,
     session_options: onnxruntime.SessionOptions | None = None,
     providers: Sequence[str | tuple[str, dict[Any, Any]]] | None = None,
     provider_options: Sequence[dict[Any, Any]] | None = None,
@@ -46,18 +49,26 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
             unless the environment variable `INFERLITE_HOLD_GIL` is 0. The Python back end ignores it.
         cache: Whether answers are kept and given again for equal inputs: a number of bytes, text such as `"256MB"`,
             or an `inferlite.Cache`; None for no cache. `model.cache` is the live one.
+        batch_axes: The axis on which an input or output holds the rows of a batch, by name; None for an input that
+            belongs to all rows alike. What is not named has axis 0 if that is dynamic, else none.
+        example: Inputs that the model accepts, as a call takes them, for the trial runs that show whether the rows are
+            independent; they are made up otherwise. Without `Cache(by="row")` there are no trial runs.
+        rows_independent: Whether no row of a batch has any influence on what the model gives for another; None to
+            find out. Only `Cache(by="row")` asks.
         session_options: Options, of inferlite's or of onnxruntime's class. The Python back end cannot copy those of
             onnxruntime's class, so that they keep the number of threads they have.
         providers: Names of execution providers or (name, options) tuples, highest precedence first.
         provider_options: One dict of options for each of `providers`, which are all names then.
 
     Raises:
-        ModelLoadError: The model cannot be read or run, a provider is not known, or `cache` is given for a model that
-            may be random.
+        ModelLoadError: The model cannot be read or run, a provider is not known, `cache` is given for a model that
+            may be random, or `Cache(by="row")` for one whose rows are not independent.
         BackendUnavailableError: The engine, something that `session_options` holds, or a setting of the cache is not
             there.
-        TypeError: `model` is of another type.
-        ValueError: `engine`, `hold_gil`, `providers` or `provider_options` has another form.
+        InvalidInputError: `example` does not fit the model.
+        TypeError: `model`, `batch_axes` or `rows_independent` is of another type.
+        ValueError: `engine`, `hold_gil`, `providers` or `provider_options` has another form, or `batch_axes` names
+            what the model has not.
 
     Example:
         >>> import inferlite
@@ -71,10 +82,14 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
         raise BackendUnavailableError(CAPABILITIES["native_engine"].reason)
     hold = _may_hold(hold_gil)
     kept = Cache.read(cache)
+    axes = _rows.read_axes(batch_axes)
+    _rows.check_independent(rows_independent)
     source, stem = _source(model)
     title = name or stem
     backend = _backend.active()
     open_model = _open_native if backend.name == "native" else _open_python
+    if kept is not None:
+        kept._check_backend(backend.name)  # noqa: SLF001 - a class of this package
     if kept is not None and not kept.allow_random:
         refuse_random(title, _random_node(backend, source))
     given = None
@@ -85,7 +100,13 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
         model: Model = backend.Model(source, name=title, cache=given, **settings)
         return model
 
-    return open_model(make, title, hold, session_options, providers, provider_options)
+    opened = open_model(make, title, hold, session_options, providers, provider_options)
+    _rows.check_axes(opened.name, axes, opened.signature)
+    if kept is not None and kept.by == "row":
+        opened._keep_rows(axes, example, rows_independent)  # noqa: SLF001 - a class of this package
+    elif example is not None:
+        opened._check_example(example)  # noqa: SLF001 - as above
+    return opened
 
 
 def _may_hold(hold_gil: object) -> bool:

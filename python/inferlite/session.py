@@ -80,6 +80,8 @@ class InferenceSession(_core.Session):
         Raises:
             TypeError: `path_or_bytes` or `sess_options` is of another type.
             BackendUnavailableError: `sess_options` holds something that only the onnxruntime package can use.
+            ModelLoadError: `cache` is given for a model that may be random, or `Cache(by="row")` for one whose rows
+                are not independent.
             onnxruntime.capi.onnxruntime_pybind11_state.Fail: The model cannot be loaded; and the other classes of
                 onnxruntime, as there.
         """
@@ -106,6 +108,8 @@ class InferenceSession(_core.Session):
             except Exception as fallback_error:
                 raise fallback_error from error
             self.disable_fallback()
+        if getattr(cache, "by", None) == "row":
+            self._keep_rows()
         if reads_config and not _config_is_read() and MODEL_CONFIG_KEY in self._metadata.custom_metadata_map:
             refuse("config_from_model", "`read_config_from_model` for a model that holds options")
 

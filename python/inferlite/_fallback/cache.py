@@ -170,6 +170,8 @@ class Answers:
                 entry, flight, leads = self._join(key, claim)
                 generation = self._generation
             if entry is not None:
+                # No hit: another call has computed it since the look-up.
+                self._count_coalesced()
                 return copied_value(entry.answer), False
             if leads:
                 try:
@@ -186,11 +188,15 @@ class Answers:
                 return results, True
             flight.wait(claim)
             if flight.error is not None:
-                self._coalesced += 1
+                self._count_coalesced()
                 raise flight.error
             if flight.answer is not None:
-                self._coalesced += 1
+                self._count_coalesced()
                 return copied_value(flight.answer), False
+
+    def _count_coalesced(self) -> None:
+        with self._lock:
+            self._coalesced += 1
 
     def _join(self, key: Hashable, claim: Claim | None) -> tuple[_Entry | None, _Flight, bool]:
         """The answer if its computation has ended since the look-up, else the computation, and whether to lead it."""

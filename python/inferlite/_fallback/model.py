@@ -250,6 +250,9 @@ class Model:
         answers = self._open_answers()
         return answers.invalidate(self._reader.wanted(outputs), self._reader.feed(inputs, named))
 
+    def _check_example(self, example: Any) -> None:  # noqa: ANN401
+        self._reader.feed(example, {})
+
     def close(self) -> None:
         """Give the model's memory back once the calls under way have ended; later calls raise ModelClosedError."""
         self._session = None

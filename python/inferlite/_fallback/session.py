@@ -273,6 +273,7 @@ def _answers(model: object, given: Cache | str | int | None) -> Answers | None:
     settings = Cache.read(given)
     if settings is None:
         return None
+    settings._check_backend("python")  # noqa: SLF001 - a class of this package
     if not settings.allow_random:
         source = model if isinstance(model, bytes) else str(model)
         refuse_random("", random_node(source, native=False))

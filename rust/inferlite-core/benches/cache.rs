@@ -9,7 +9,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use inferlite_core::cache::{CacheSettings, Limits, Lookup, Policy, PredictionCache};
+use inferlite_core::cache::{CacheSettings, Limits, Missed, Policy, PredictionCache};
 use inferlite_core::clock::Clock;
 use inferlite_core::{Call, Dtype, Feed, Input, Outputs, TensorView};
 
@@ -77,16 +77,16 @@ fn empty(policy: Policy, max_entries: usize) -> PredictionCache {
 fn ask(cache: &PredictionCache, feeds: &[Feed]) -> bool {
     let asked = call(feeds);
     match cache.look_up(&asked) {
-        Lookup::Hit(entry) => {
+        Ok(entry) => {
             black_box(entry);
             true
         }
-        Lookup::Miss(key) => {
+        Err(Missed::Call(key)) => {
             let computed = cache.compute(&asked, key, &|| Ok(()), |_| Ok(Outputs::default()));
             assert!(computed.is_ok());
             false
         }
-        Lookup::Skipped => panic!("the cache has turned itself down"),
+        Err(Missed::Rows(_) | Missed::Skipped) => panic!("the cache has turned itself down"),
     }
 }
 

@@ -1,14 +1,18 @@
 //! Reading an ONNX file: who made it, which operators it uses, and what the shapes of its inputs settle.
 //!
-//! Only the fields below are decoded; everything else, the weights above all, is skipped in place. The field numbers
-//! are those of `onnx.proto3`.
+//! Only the fields below are decoded; everything else, the numbers of weights above all, is skipped in place. The field
+//! numbers are those of `onnx.proto3`.
 
 use std::collections::{BTreeMap, HashSet};
 
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
+pub use weight::Weight;
+
 use crate::error::{Error, ErrorKind, Result};
+
+mod weight;
 
 /// A model file.
 #[derive(Clone, PartialEq, Message)]
@@ -67,23 +71,15 @@ pub struct Graph {
     /// The graph's name.
     #[prost(string, tag = "2")]
     pub name: String,
-    /// The weights, of which only the names are read.
+    /// The weights.
     #[prost(message, repeated, tag = "5")]
-    pub initializer: Vec<Initializer>,
+    pub initializer: Vec<Weight>,
     /// The inputs; an initializer among them may be overridden by a call.
     #[prost(message, repeated, tag = "11")]
     pub input: Vec<ValueInfo>,
     /// The outputs.
     #[prost(message, repeated, tag = "12")]
     pub output: Vec<ValueInfo>,
-}
-
-/// A weight; its numbers are skipped.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Initializer {
-    /// The name.
-    #[prost(string, tag = "8")]
-    pub name: String,
 }
 
 /// A node: one use of an operator.
@@ -109,7 +105,7 @@ pub struct Node {
     pub domain: String,
 }
 
-/// An attribute: an integer or the graphs that a node may run.
+/// An attribute: integers, text, a tensor, or the graphs that a node may run.
 #[derive(Clone, PartialEq, Message)]
 pub struct Attribute {
     /// The attribute's name.
@@ -118,9 +114,18 @@ pub struct Attribute {
     /// An integer.
     #[prost(int64, tag = "3")]
     pub i: i64,
+    /// Text.
+    #[prost(bytes = "vec", tag = "4")]
+    pub s: Vec<u8>,
+    /// A tensor.
+    #[prost(message, optional, tag = "5")]
+    pub t: Option<Weight>,
     /// One graph.
     #[prost(message, optional, tag = "6")]
     pub g: Option<Graph>,
+    /// Integers.
+    #[prost(int64, repeated, packed = "false", tag = "8")]
+    pub ints: Vec<i64>,
     /// Several graphs.
     #[prost(message, repeated, tag = "11")]
     pub graphs: Vec<Graph>,
@@ -430,7 +435,7 @@ impl ModelFile {
 
 impl Node {
     /// The operator, with its domain if it is not ONNX's own.
-    fn operator(&self) -> String {
+    pub(crate) fn operator(&self) -> String {
         if self.domain.is_empty() {
             self.op_type.clone()
         } else {
@@ -560,9 +565,7 @@ mod tests {
     fn settled(nodes: Vec<Node>) -> bool {
         let mut file = model(nodes);
         let graph = file.graph.as_mut().expect("it was just made");
-        graph.initializer = ["w", "overridable"]
-            .map(|name| Initializer { name: name.into() })
-            .into();
+        graph.initializer = ["w", "overridable"].map(Weight::named).into();
         graph.input = ["x", "overridable"]
             .map(|name| ValueInfo {
                 name: name.into(),

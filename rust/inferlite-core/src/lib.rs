@@ -12,6 +12,7 @@ pub mod graph;
 pub mod model;
 pub mod pace;
 mod question;
+pub mod rows;
 pub mod runtime;
 pub mod stats;
 pub mod tensor;

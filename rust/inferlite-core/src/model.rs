@@ -2,17 +2,18 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::cache::{Entry, Lookup, PredictionCache};
+use crate::cache::{Entry, Found, Missed, MissingRows, PredictionCache};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Ending, Leader};
 use crate::fork::PerProcess;
 use crate::pace::{BRIEF, Pace, QUICK, SHORT_WINDOW, WINDOW, Workload};
 use crate::question::Question;
+use crate::rows::BatchAxes;
 use crate::runtime::ort::RunOptions;
 use crate::runtime::{Answer, Call, Engine, Input, Outputs, Signature};
 use crate::stats::CallStats;
@@ -26,6 +27,8 @@ pub struct Model {
     engine: Box<dyn Engine>,
     stats: Option<Arc<CallStats>>,
     cache: Option<PerProcess<PredictionCache>>,
+    /// Where answers are kept by the row: the axes of the rows.
+    rows: OnceLock<BatchAxes>,
     pace: Pace,
     /// Which runs are so short that an event loop may as well wait for them.
     patience: Pace,
@@ -49,6 +52,7 @@ impl Model {
             engine,
             stats,
             cache: None,
+            rows: OnceLock::new(),
             pace: Pace::new(QUICK, WINDOW),
             patience: Pace::new(BRIEF, SHORT_WINDOW),
             is_straight_line,
@@ -70,6 +74,21 @@ impl Model {
     #[must_use]
     pub fn cache(&self) -> Option<&PredictionCache> {
         self.cache.as_ref().map(PerProcess::get)
+    }
+
+    /// Keeps answers by the row from now on; the first axes that are given count.
+    ///
+    /// The rows must be independent ([`crate::rows::establish`]).
+    pub fn keep_rows(&self, axes: BatchAxes) {
+        let _ = self.rows.set(axes);
+    }
+
+    /// Drops the answer to a call that is kept; whether there was one.
+    pub fn invalidate(&self, call: &Call<'_>) -> bool {
+        self.cache().is_some_and(|cache| match self.rows.get() {
+            Some(axes) => cache.invalidate_rows(call, axes),
+            None => cache.invalidate(call),
+        })
     }
 
     /// The name that messages use.
@@ -96,41 +115,46 @@ impl Model {
     #[inline]
     pub fn run(&self, call: &Call<'_>) -> Result<Answer<'_>> {
         match self.look_up(call) {
-            Ok(entry) => Ok(Answer::Kept(entry)),
-            Err(lookup) => self.compute(call, lookup, &|| Ok(())),
+            Ok(found) => Ok(found.into()),
+            Err(missed) => self.compute(call, missed, &|| Ok(())),
         }
     }
 
     /// The answer to a call if it is kept, else what [`Model::compute`] needs; takes no longer than reading the inputs.
     #[inline]
-    pub fn look_up(&self, call: &Call<'_>) -> Result<Arc<Entry>, Lookup> {
+    pub fn look_up(&self, call: &Call<'_>) -> Result<Found, Missed> {
         let Some(cache) = self
             .cache()
             .filter(|_| call.options.is_none_or(RunOptions::are_neutral))
         else {
-            return Err(Lookup::Skipped);
+            return Err(Missed::Skipped);
         };
-        match cache.look_up(call) {
-            Lookup::Hit(entry) => {
-                // The cache has counted a call of one row: an atomic addition is a thirtieth of such a call.
-                if let Some(stats) = &self.stats
-                    && let rows = self.rows(call)
-                    && rows != 1
-                {
-                    stats.rows.fetch_add(rows.wrapping_sub(1), Ordering::Relaxed);
-                }
-                Ok(entry)
-            }
-            lookup => Err(lookup),
+        if let Some(axes) = self.rows.get() {
+            let found = cache.look_up_rows(call, axes)?;
+            self.count_answered(call);
+            return Ok(found);
         }
+        let entry = cache.look_up(call)?;
+        // The cache has counted a call of one row: an atomic addition is a thirtieth of such a call.
+        if let Some(stats) = &self.stats
+            && let rows = self.rows(call)
+            && rows != 1
+        {
+            stats.rows.fetch_add(rows.wrapping_sub(1), Ordering::Relaxed);
+        }
+        Ok(Found::Entry(entry))
     }
 
     /// The answer to a call that is not kept; may wait for another caller's run of the same call, and asks `check`
     /// every 50 ms meanwhile whether to go on.
     #[inline]
-    pub fn compute(&self, call: &Call<'_>, lookup: Lookup, check: &dyn Fn() -> Result<()>) -> Result<Answer<'_>> {
-        let (Lookup::Miss(key), Some(cache)) = (lookup, self.cache()) else {
-            return self.run_engine(call).map(Answer::Computed);
+    pub fn compute(&self, call: &Call<'_>, missed: Missed, check: &dyn Fn() -> Result<()>) -> Result<Answer<'_>> {
+        let (key, cache) = match (missed, self.cache()) {
+            (Missed::Call(key), Some(cache)) => (key, cache),
+            (Missed::Rows(missing), Some(cache)) => {
+                return self.compute_rows(call, *missing, cache).map(Answer::Computed);
+            }
+            _ => return self.run_engine(call).map(Answer::Computed),
         };
         let has_run = Cell::new(false);
         let answer = cache.compute(call, key, check, |call| {
@@ -149,9 +173,10 @@ impl Model {
     ///
     /// # Errors
     /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) if too many calls wait for a thread already.
-    pub fn begin(self: &Arc<Self>, call: &Call<'_>, lookup: Lookup) -> Result<Ticket> {
-        let question = match (lookup, self.cache()) {
-            (Lookup::Miss(key), Some(cache)) => cache.question(call, key).0,
+    pub fn begin(self: &Arc<Self>, call: &Call<'_>, missed: Missed) -> Result<Ticket> {
+        let question = match (missed, self.cache()) {
+            (Missed::Call(key), Some(cache)) => cache.question(call, key).0,
+            (Missed::Rows(missing), _) => Question::of_rows(call, missing),
             _ => Question::copied(call),
         };
         Ticket::new(self.clone(), question)
@@ -178,7 +203,10 @@ impl Model {
         }
         let call = question.call(options.as_deref());
         let _detached = self.detach(self.workload(&call));
-        let computed = catch_unwind(AssertUnwindSafe(|| self.run_engine(&call)));
+        let computed = catch_unwind(AssertUnwindSafe(|| match (question.take_rows(), self.cache()) {
+            (Some(missing), Some(cache)) => self.compute_rows(&call, *missing, cache),
+            _ => self.run_engine(&call),
+        }));
         let ending = match computed {
             Err(_) => Ending::Error(Error::new(ErrorKind::RuntimeException, "the engine panicked")),
             // It was told to end: whoever has come since asks anew.
@@ -218,10 +246,11 @@ impl Model {
         self.workers.get()
     }
 
-    /// Calls that the cache has answered and counted, each as one row.
+    /// Calls that the cache has answered and counted, each as one row; where it counts rows, calls are counted here.
     #[must_use]
     pub fn hits(&self) -> u64 {
-        self.cache().map_or(0, PredictionCache::hits)
+        let counts_calls = self.rows.get().is_none();
+        self.cache().filter(|_| counts_calls).map_or(0, PredictionCache::hits)
     }
 
     /// Adds the hits to the statistics, which outlive the model; once, when nobody looks up any more.
@@ -230,6 +259,17 @@ impl Model {
             stats.answered.fetch_add(self.hits(), Ordering::Relaxed);
             stats.rows.fetch_add(self.hits(), Ordering::Relaxed);
         }
+    }
+
+    /// Runs the rows that are missing; the whole batch counts.
+    fn compute_rows(&self, call: &Call<'_>, missing: MissingRows, cache: &PredictionCache) -> Result<Outputs<'_>> {
+        let Some(axes) = self.rows.get() else {
+            return self.run_engine(call);
+        };
+        let rows = self.rows(call);
+        cache.compute_rows(call, axes, self.signature(), missing, |feeds| {
+            self.run_counted(&Call { feeds, ..*call }, || rows)
+        })
     }
 
     fn count_answered(&self, call: &Call<'_>) {
@@ -241,12 +281,17 @@ impl Model {
 
     #[inline]
     fn run_engine(&self, call: &Call<'_>) -> Result<Outputs<'_>> {
+        self.run_counted(call, || self.rows(call))
+    }
+
+    #[inline]
+    fn run_counted(&self, call: &Call<'_>, rows: impl FnOnce() -> u64) -> Result<Outputs<'_>> {
         let (outputs, took) = self.timed(self.workload(call), || self.engine.run(call))?;
         if let Some(stats) = &self.stats
             && let Some(took) = took
         {
             stats.latency.record(took);
-            stats.rows.fetch_add(self.rows(call), Ordering::Relaxed);
+            stats.rows.fetch_add(rows(), Ordering::Relaxed);
         }
         Ok(outputs)
     }

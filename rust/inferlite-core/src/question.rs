@@ -1,11 +1,11 @@
 #![expect(unsafe_code, reason = "looks at tensors that it owns")]
 //! What a call asks, in memory of its own: it outlives the call, and nobody writes to it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use smallvec::SmallVec;
 
-use crate::cache::{DIGESTED_BYTES, Key, Keyer};
+use crate::cache::{DIGESTED_BYTES, Key, Keyer, MissingRows};
 use crate::runtime::ort::RunOptions;
 use crate::runtime::{Call, Feed, Input};
 use crate::tensor::{Tensor, TensorView};
@@ -18,6 +18,8 @@ pub(crate) struct Question {
     fetches: SmallVec<[usize; 8]>,
     key: Option<Arc<Key>>,
     copies: SmallVec<[Tensor; 2]>,
+    /// The rows to compute, where answers are kept by the row; whoever computes takes them.
+    rows: Mutex<Option<Box<MissingRows>>>,
 }
 
 impl Question {
@@ -33,7 +35,21 @@ impl Question {
             fetches: call.fetches.into(),
             key: None,
             copies,
+            rows: Mutex::default(),
         }
+    }
+
+    /// The same where some of the rows are kept.
+    pub(crate) fn of_rows(call: &Call<'_>, missing: Box<MissingRows>) -> Self {
+        Self {
+            rows: Mutex::new(Some(missing)),
+            ..Self::copied(call)
+        }
+    }
+
+    /// The rows to compute, once.
+    pub(crate) fn take_rows(&self) -> Option<Box<MissingRows>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// What a key stands for: small inputs are in it; large ones are copied, and keyed again, since their bytes may have
@@ -44,6 +60,7 @@ impl Question {
             fetches: call.fetches.into(),
             key: None,
             copies: SmallVec::new(),
+            rows: Mutex::default(),
         };
         let is_large = |feed: &Feed| matches!(&feed.value, Input::Tensor(view) if view.byte_len() > DIGESTED_BYTES);
         if !question.feeds.iter().any(is_large) {

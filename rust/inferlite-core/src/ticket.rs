@@ -18,7 +18,7 @@ pub struct Ticket {
     model: Arc<Model>,
     question: Arc<Question>,
     seat: Seat,
-    /// Whether another caller's computation was joined.
+    /// Whether another caller's computation answers.
     has_joined: bool,
 }
 
@@ -92,7 +92,7 @@ impl Ticket {
     }
 }
 
-/// A place in the computation of a question, and whether another caller began it.
+/// A place in the computation of a question, and whether another caller's answers it.
 fn begin(model: &Arc<Model>, question: &Arc<Question>) -> Result<(Seat, bool)> {
     let (leader, seat) = match (model.cache(), question.key()) {
         (Some(cache), Some(key)) => match cache.join(key) {
@@ -101,7 +101,7 @@ fn begin(model: &Arc<Model>, question: &Arc<Question>) -> Result<(Seat, bool)> {
                 // Its computation may have ended between the look-up and now.
                 if let Some(entry) = cache.find(key) {
                     leader.end(Ending::Answer(entry));
-                    return Ok((seat, false));
+                    return Ok((seat, true));
                 }
                 (leader, seat)
             }

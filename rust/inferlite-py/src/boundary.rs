@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use inferlite_core::cache::{DIGESTED_BYTES, Lookup};
+use inferlite_core::cache::{DIGESTED_BYTES, Missed};
 use inferlite_core::ticket::Ticket;
 use inferlite_core::{Answer, Call, Error, ErrorKind, Model};
 use pyo3::exceptions::PyRuntimeError;
@@ -160,25 +160,24 @@ pub(crate) fn run<'m>(
 ) -> Result<Answer<'m>, PyCoreError> {
     // A digest of a large input takes its time.
     let is_looked_up_here = model.cache().is_none() || call.byte_len() <= DIGESTED_BYTES;
-    let lookup = match is_looked_up_here.then(|| model.look_up(call)) {
-        Some(Ok(entry)) => return Ok(Answer::Kept(entry)),
-        Some(Err(lookup)) => Some(lookup),
+    let missed = match is_looked_up_here.then(|| model.look_up(call)) {
+        Some(Ok(found)) => return Ok(found.into()),
+        Some(Err(missed)) => Some(missed),
         None => None,
     };
     let workload = model.workload(call);
-    let waits_for_nobody = matches!(lookup, Some(Lookup::Skipped));
+    let waits_for_nobody = matches!(missed, Some(Missed::Skipped));
     let result = if may_hold_gil && waits_for_nobody && model.is_inline(workload) {
-        model.compute(call, Lookup::Skipped, &|| Ok(()))
+        model.compute(call, Missed::Skipped, &|| Ok(()))
     } else {
         pins.forbid_resizing()?;
         let interrupt = Mutex::new(None);
         let result = detach(py, || {
             let _detached = model.detach(workload);
-            let lookup = match lookup.map_or_else(|| model.look_up(call), Err) {
-                Ok(entry) => return Ok(Answer::Kept(entry)),
-                Err(lookup) => lookup,
-            };
-            model.compute(call, lookup, &|| check_signals(&interrupt))
+            match missed.map_or_else(|| model.look_up(call), Err) {
+                Ok(found) => Ok(found.into()),
+                Err(missed) => model.compute(call, missed, &|| check_signals(&interrupt)),
+            }
         });
         if let Some(interrupt) = interrupt.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(PyCoreError::Python(interrupt));
@@ -208,8 +207,8 @@ pub(crate) fn begin<'m>(
     }
     pins.forbid_resizing()?;
     let begun = detach(py, || match model.look_up(call) {
-        Ok(entry) => Ok(Begun::Answered(Answer::Kept(entry))),
-        Err(lookup) => model.begin(call, lookup).map(Begun::Waiting),
+        Ok(found) => Ok(Begun::Answered(found.into())),
+        Err(missed) => model.begin(call, missed).map(Begun::Waiting),
     })?;
     logging::forward(py)?;
     Ok(begun)

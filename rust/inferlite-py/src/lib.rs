@@ -13,6 +13,7 @@ mod file;
 mod live_cache;
 mod logging;
 mod model;
+mod rows;
 mod run_options;
 mod session;
 mod settings;

@@ -23,7 +23,7 @@ use crate::session::{Opened, describe};
 use crate::settings::{Providers, session_settings, source};
 use crate::ticket::PyTicket;
 use crate::value::object_of;
-use crate::{live_cache, logging};
+use crate::{live_cache, logging, rows};
 
 /// A loaded model; `inferlite.load` makes it.
 ///
@@ -307,6 +307,29 @@ impl PyModel {
             fed = this.read(py, opened.signature(), inputs, named)?;
         }
         Ok(opened.invalidate(py, &fed, wanted.as_deref()))
+    }
+
+    /// Keeps answers by the row from now on, if the rows are independent.
+    #[pyo3(signature = (declared, example, is_independent))]
+    #[expect(clippy::needless_pass_by_value, reason = "Python hands arguments over")]
+    fn _keep_rows(
+        slf: &Bound<'_, Self>,
+        declared: Vec<(String, Option<usize>)>,
+        example: Option<&Bound<'_, PyAny>>,
+        is_independent: Option<bool>,
+    ) -> PyResult<()> {
+        let (this, py) = (slf.get(), slf.py());
+        let handle = Self::open(slf)?;
+        let opened = handle.get().opened();
+        let mut fed = example
+            .map(|example| this.read(py, opened.signature(), Some(example), None))
+            .transpose()?;
+        rows::keep(py, &this.name, opened, &declared, fed.as_mut(), is_independent)
+    }
+
+    /// Says what is wrong with inputs that were given as an example.
+    fn _check_example(&self, py: Python<'_>, example: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.read(py, &self.declared, Some(example), None).map(drop)
     }
 
     /// Give the model's memory back once the calls under way have ended; later calls raise ModelClosedError.

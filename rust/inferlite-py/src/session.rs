@@ -16,7 +16,7 @@ use crate::boundary::{self, PyCoreError, incompatible_arguments, runtime_error};
 use crate::feed::{self, Fed, Names};
 use crate::settings::{Providers, session_settings, source};
 use crate::value::list_of;
-use crate::{live_cache, logging, run_options};
+use crate::{live_cache, logging, rows, run_options};
 
 /// A model in ONNX Runtime, called as onnxruntime's own session is.
 #[pyclass(name = "Session", module = "inferlite._core", subclass, frozen, weakref)]
@@ -105,7 +105,7 @@ impl Opened {
         let Some(cache) = self.model.cache() else {
             return false;
         };
-        let is_dropped = cache.invalidate(&call);
+        let is_dropped = self.model.invalidate(&call);
         // The arrays are read before the GIL is given away.
         let shared = cache.shared_key(&call);
         shared.is_some_and(|key| boundary::detach(py, || cache.invalidate_shared(key))) || is_dropped
@@ -264,6 +264,11 @@ impl PySession {
             fed = Fed::from_mapping(opened.signature(), input_feed)?;
         }
         Ok(opened.invalidate(py, &fed, fetches.as_deref()))
+    }
+
+    /// Keeps answers by the row from now on, if the rows are independent.
+    fn _keep_rows(&self, py: Python<'_>) -> PyResult<()> {
+        rows::keep(py, "model", self.opened()?, &[], None, None)
     }
 
     /// Ends profiling.

@@ -181,47 +181,44 @@ impl Key {
         self.words == other.words
     }
 
-    /// What is fed, from the key's own copy where it has one; valid while the key and the call live.
+    /// What is fed, from the key's own copy where it has one; valid while the call lives, and the key stays where it is.
     pub(crate) fn feeds(&self, call: &Call<'_>) -> SmallVec<[Feed; 2]> {
-        let mut place = HEAD_WORDS + call.fetches.len();
-        positions_by_index(call)
-            .into_iter()
-            .map(|position| {
-                let feed = &call.feeds[position];
-                let value = match &feed.value {
-                    Input::Tensor(view) => {
-                        let content = place + INPUT_WORDS + view.shape().len();
-                        let is_small = view.byte_len() <= DIGESTED_BYTES;
-                        let words = if is_small {
-                            view.byte_len().div_ceil(WORD)
-                        } else {
-                            DIGEST_WORDS
-                        };
-                        place = content + words;
-                        Input::Tensor(if is_small {
-                            self.copy_of(view, content)
-                        } else {
-                            // SAFETY: used for the call alone, which outlives the run.
-                            unsafe { view.duplicate() }
-                        })
+        let places = self.places(call);
+        std::iter::zip(call.feeds, places)
+            .map(|(feed, place)| Feed {
+                index: feed.index,
+                value: match &feed.value {
+                    Input::Tensor(view) if view.byte_len() <= DIGESTED_BYTES => {
+                        Input::Tensor(self.copy_of(view, place + INPUT_WORDS + view.shape().len()))
                     }
-                    Input::Value(value) => {
-                        let byte_len = usize::try_from(self.words[place + 1]).unwrap_or(usize::MAX);
-                        let words = if byte_len <= DIGESTED_BYTES {
-                            byte_len.div_ceil(WORD)
-                        } else {
-                            DIGEST_WORDS
-                        };
-                        place += INPUT_WORDS + words;
-                        Input::Value(value.clone())
-                    }
-                };
-                Feed {
-                    index: feed.index,
-                    value,
-                }
+                    // SAFETY: used for the call alone, which outlives the run.
+                    Input::Tensor(view) => Input::Tensor(unsafe { view.duplicate() }),
+                    Input::Value(value) => Input::Value(value.clone()),
+                },
             })
             .collect()
+    }
+
+    /// The word at which each feed of a call begins.
+    fn places(&self, call: &Call<'_>) -> SmallVec<[usize; 8]> {
+        let fetches = self.words[COUNTS] & u64::from(u32::MAX);
+        let mut place = HEAD_WORDS + usize::try_from(fetches).unwrap_or(usize::MAX);
+        let mut places: SmallVec<[usize; 8]> = SmallVec::from_elem(0, call.feeds.len());
+        for position in positions_by_index(call) {
+            places[position] = place;
+            let byte_len = usize::try_from(self.words[place + 1]).unwrap_or(usize::MAX);
+            let content = if byte_len <= DIGESTED_BYTES {
+                byte_len.div_ceil(WORD)
+            } else {
+                DIGEST_WORDS
+            };
+            let rank = match &call.feeds[position].value {
+                Input::Tensor(view) => view.shape().len(),
+                Input::Value(_) => 0,
+            };
+            place += INPUT_WORDS + rank + content;
+        }
+        places
     }
 
     /// The tensor whose bytes begin at this word of the key.

@@ -8,6 +8,7 @@ mod entry;
 mod key;
 mod order;
 mod portable;
+mod rows;
 mod sampling;
 mod saved;
 mod shared;
@@ -23,6 +24,7 @@ pub use entry::Entry;
 pub use key::{DIGESTED_BYTES, Key};
 pub use order::Policy;
 pub use portable::{FORMAT, Identity, Portable};
+pub use rows::MissingRows;
 pub use shared::{Address, Server, SharedKey, SharedSummary};
 pub use store::Limits;
 
@@ -57,7 +59,7 @@ pub struct CacheSummary {
     pub hits: u64,
     /// Calls that were looked up and computed.
     pub misses: u64,
-    /// Calls that waited for the computation of an identical one.
+    /// Calls that the computation of an identical one has answered, which was under way when they came.
     pub coalesced: u64,
     /// Calls that were not looked up, because too few were hits.
     pub skipped: u64,
@@ -95,12 +97,21 @@ pub struct PredictionCache {
 
 /// What a look-up found.
 #[derive(Debug)]
-pub enum Lookup {
-    /// The answer.
-    Hit(Arc<Entry>),
-    /// Nothing: what was asked, for whoever computes it.
-    Miss(Arc<Key>),
-    /// It was not looked up.
+pub enum Found {
+    /// The answer to the call.
+    Entry(Arc<Entry>),
+    /// The answers to all of its rows, put together.
+    Batch(Box<Outputs<'static>>),
+}
+
+/// What a look-up leaves to whoever computes the answer.
+#[derive(Debug)]
+pub enum Missed {
+    /// What was asked, of which nothing is kept.
+    Call(Arc<Key>),
+    /// The rows of which nothing is kept, and the answers to the others.
+    Rows(Box<MissingRows>),
+    /// Everything: nothing was looked up.
     Skipped,
 }
 
@@ -233,26 +244,22 @@ impl PredictionCache {
         self.keyer.key(call, self.generation.load(Ordering::Acquire))
     }
 
-    /// Looks again, for as long as it takes.
+    /// Looks again, for as long as it takes. What it finds is no hit: another call has computed it meanwhile.
     pub(crate) fn find(&self, key: &Key) -> Option<Arc<Entry>> {
         self.store.get(key, || self.clock.now())
     }
 
     /// Looks for the answer to a call; takes no longer than reading its inputs, and waits for nobody.
     #[inline]
-    #[must_use]
-    pub fn look_up(&self, call: &Call<'_>) -> Lookup {
+    pub fn look_up(&self, call: &Call<'_>) -> Result<Arc<Entry>, Missed> {
         if !self.sampling.is_due() {
             self.skipped.fetch_add(1, Ordering::Relaxed);
-            return Lookup::Skipped;
+            return Err(Missed::Skipped);
         }
         let key = self.key(call);
         let found = self.store.get_at_once(&key, || self.clock.now());
         self.sampling.record(found.is_some(), || self.store.hits());
-        match found {
-            Some(entry) => Lookup::Hit(entry),
-            None => Lookup::Miss(Arc::new(key)),
-        }
+        found.ok_or_else(|| Missed::Call(Arc::new(key)))
     }
 
     /// What a look-up has missed, in memory of its own, and what stands for that.
@@ -300,7 +307,11 @@ impl PredictionCache {
                 Role::Wait(seat) => seat,
                 Role::Lead(leader, _seat) => {
                     // Its computation may have ended between the look-up and now.
-                    if let Some(entry) = self.find(key).or_else(|| self.fetch(key)) {
+                    let found = self.find(key);
+                    if found.is_some() {
+                        self.count_coalesced();
+                    }
+                    if let Some(entry) = found.or_else(|| self.fetch(key)) {
                         leader.end(Ending::Answer(entry.clone()));
                         return Ok(Answer::Kept(entry));
                     }
@@ -461,9 +472,9 @@ mod tests {
     fn is_computed(cache: &PredictionCache, asked: &Call<'_>) -> bool {
         let computed = Cell::new(false);
         match cache.look_up(asked) {
-            Lookup::Hit(_) => {}
-            Lookup::Skipped => panic!("it was not looked up"),
-            Lookup::Miss(key) => {
+            Ok(_) => {}
+            Err(Missed::Skipped | Missed::Rows(_)) => panic!("it was not looked up"),
+            Err(Missed::Call(key)) => {
                 let outputs = cache.compute(asked, key, &|| Ok(()), |call| {
                     computed.set(true);
                     let mut outputs = Outputs::default();
@@ -597,7 +608,7 @@ mod tests {
         let place = numbers.as_mut_ptr();
         let feeds = [floats(0, &[6], &numbers)];
         let asked = call(&feeds, &[0]);
-        let Lookup::Miss(key) = cache.look_up(&asked) else {
+        let Err(Missed::Call(key)) = cache.look_up(&asked) else {
             panic!("nothing is kept yet")
         };
         // SAFETY: inside the array; nothing else looks at it now.
@@ -622,7 +633,7 @@ mod tests {
         let place = numbers.as_mut_ptr();
         let feeds = [floats(0, &[10_000], &numbers)];
         let asked = call(&feeds, &[0]);
-        let Lookup::Miss(key) = cache.look_up(&asked) else {
+        let Err(Missed::Call(key)) = cache.look_up(&asked) else {
             panic!("nothing is kept yet")
         };
         // SAFETY: inside the vector; nothing else looks at it now.
@@ -642,7 +653,7 @@ mod tests {
         let mut ran = vec![1.0_f32; 10_000];
         ran[0] = 7.0;
         let feeds = [floats(0, &[10_000], &ran)];
-        let Lookup::Hit(entry) = cache.look_up(&call(&feeds, &[0])) else {
+        let Ok(entry) = cache.look_up(&call(&feeds, &[0])) else {
             panic!("what ran was kept")
         };
         assert!(matches!(&entry.values()[0], Value::Tensor(answer) if answer.to_bytes()[..4] == 7.0_f32.to_ne_bytes()));
@@ -653,7 +664,7 @@ mod tests {
         let cache = cache();
         let feeds = [floats(0, &[6], &ZEROS)];
         let asked = call(&feeds, &[0]);
-        let Lookup::Miss(key) = cache.look_up(&asked) else {
+        let Err(Missed::Call(key)) = cache.look_up(&asked) else {
             panic!("nothing is kept yet")
         };
         let failed = cache.compute(&asked, key, &|| Ok(()), |_| Err(Error::new(ErrorKind::Fail, "as told")));
@@ -680,7 +691,7 @@ mod tests {
         let cache = cache();
         let feeds = [floats(0, &[6], &ZEROS)];
         let asked = call(&feeds, &[0]);
-        let Lookup::Miss(key) = cache.look_up(&asked) else {
+        let Err(Missed::Call(key)) = cache.look_up(&asked) else {
             panic!("nothing is kept yet")
         };
         let computed = cache.compute(&asked, key, &|| Ok(()), |_| {
@@ -723,7 +734,7 @@ mod tests {
                     let asked = call(&feeds, &[0]);
                     let lookup = cache.look_up(&asked);
                     barrier.wait();
-                    let Lookup::Miss(key) = lookup else {
+                    let Err(Missed::Call(key)) = lookup else {
                         panic!("nobody has computed it before all had looked")
                     };
                     let outputs = cache.compute(&asked, key, &|| Ok(()), |call| {
@@ -749,7 +760,7 @@ mod tests {
             scope.spawn(|| {
                 let feeds = [floats(0, &[6], &ZEROS)];
                 let asked = call(&feeds, &[0]);
-                let Lookup::Miss(key) = cache.look_up(&asked) else {
+                let Err(Missed::Call(key)) = cache.look_up(&asked) else {
                     panic!("nothing is kept yet")
                 };
                 let outputs = cache.compute(&asked, key, &|| Ok(()), |_| {
@@ -763,7 +774,7 @@ mod tests {
             barrier.wait();
             let feeds = [floats(0, &[6], &ZEROS)];
             let asked = call(&feeds, &[0]);
-            let Lookup::Miss(key) = cache.look_up(&asked) else {
+            let Err(Missed::Call(key)) = cache.look_up(&asked) else {
                 panic!("it is still being computed")
             };
             let give_up = || Err(Error::new(ErrorKind::Fail, "enough"));
@@ -779,7 +790,7 @@ mod tests {
         let cache = cache();
         let feeds = [floats(0, &[6], &ZEROS)];
         let asked = call(&feeds, &[0]);
-        let Lookup::Miss(key) = cache.look_up(&asked) else {
+        let Err(Missed::Call(key)) = cache.look_up(&asked) else {
             panic!("nothing is kept yet")
         };
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -121,7 +121,7 @@ impl Store {
         &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
-    /// The entry of a key, which is used by that; `now` is asked for entries that expire alone.
+    /// The entry of a key, which is used by that but no hit; `now` is asked for entries that expire alone.
     pub(super) fn get(&self, key: &Key, now: impl FnOnce() -> Duration) -> Option<Arc<Entry>> {
         let shard = self.shard(key.hash);
         let entry = shard.read(|table| found(table, key))?;
@@ -129,10 +129,11 @@ impl Store {
             self.expire(&entry);
             return None;
         }
-        Some(self.used(shard, entry))
+        self.uses.record(&entry);
+        Some(entry)
     }
 
-    /// The same without waiting for anyone; `None` also where somebody is adding or removing.
+    /// The same as a hit, without waiting for anyone; `None` also where somebody is adding or removing.
     #[inline]
     pub(super) fn get_at_once(&self, key: &Key, now: impl FnOnce() -> Duration) -> Option<Arc<Entry>> {
         let shard = self.shard(key.hash);
@@ -140,14 +141,9 @@ impl Store {
         if entry.expires_at.is_some_and(|end| now() >= end) {
             return None;
         }
-        Some(self.used(shard, entry))
-    }
-
-    #[inline]
-    fn used(&self, shard: &Shard, entry: Arc<Entry>) -> Arc<Entry> {
         self.uses.record(&entry);
         shard.count();
-        entry
+        Some(entry)
     }
 
     /// Keeps an entry in place of one with the same key, and evicts what is too much; false if it is too large by itself.
@@ -394,6 +390,7 @@ mod tests {
         for policy in POLICIES {
             let store = Store::new(limits(100, 6), policy);
             store.insert(&entry(1, 10, Some(Duration::from_secs(5))));
+            assert!(store.get_at_once(&key(1), || Duration::from_secs(4)).is_some());
             assert!(store.get(&key(1), || Duration::from_secs(4)).is_some());
             assert!(store.get(&key(1), || Duration::from_secs(5)).is_none());
             assert!(store.get(&key(1), || Duration::from_secs(5)).is_none());

@@ -11,9 +11,10 @@ use smallvec::SmallVec;
 
 pub use signature::{Argument, Dim, Signature, ValueType};
 
-use crate::cache::{self, Entry};
+use crate::cache::{self, Entry, Found};
 use crate::error::Result;
 use crate::pace::Workload;
+use crate::rows::Piece;
 use crate::tensor::{Owner, Tensor, TensorView, Value};
 use ort::RunOptions;
 
@@ -122,6 +123,14 @@ impl Outputs<'_> {
         })
     }
 
+    /// The outputs that can be taken apart into rows, `None` for anything else.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = Option<Piece<'_>>> {
+        self.values.iter().map(|value| match value {
+            Held::Owned(value) => Piece::of(value),
+            Held::Lent(view) => Some(Piece::Tensor(view)),
+        })
+    }
+
     /// How many there are.
     #[inline]
     #[must_use]
@@ -183,6 +192,15 @@ pub enum Answer<'e> {
     Kept(Arc<Entry>),
     /// What was computed for the call.
     Computed(Outputs<'e>),
+}
+
+impl From<Found> for Answer<'static> {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Entry(entry) => Self::Kept(entry),
+            Found::Batch(outputs) => Self::Computed(*outputs),
+        }
+    }
 }
 
 impl Answer<'_> {

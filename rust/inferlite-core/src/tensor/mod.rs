@@ -113,6 +113,23 @@ impl TensorView {
         self.byte_len
     }
 
+    /// Copies the bytes from this one on; a panic where the tensor ends before `into` is full.
+    #[expect(unsafe_code, reason = "reads memory that a caller keeps alive")]
+    pub(crate) fn copy_part(&self, start: usize, into: &mut [u8]) {
+        let end = start.checked_add(into.len());
+        assert!(
+            end.is_some_and(|end| end <= self.byte_len),
+            "the part is inside the tensor"
+        );
+        if !into.is_empty() {
+            // SAFETY: `start` is inside the view, as was just checked.
+            let from = unsafe { self.data.add(start) };
+            // SAFETY: the part ends where the view does or before; a view's bytes are readable while it lives
+            // (`TensorView::new`), and `into` is ours alone.
+            unsafe { std::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
+        }
+    }
+
     /// Whether two tensors have bytes in common.
     #[inline]
     #[must_use]
@@ -255,12 +272,23 @@ impl Tensor {
     pub fn copied(view: &TensorView) -> Self {
         let mut bytes = vec![0_u8; view.byte_len].into_boxed_slice();
         copy_bytes(view, &mut bytes);
+        Self::of_bytes(view.dtype, view.shape.clone(), bytes)
+    }
+
+    /// A tensor of this shape over its bytes, of which there must be as many as the shape says.
+    pub(crate) fn of_bytes(dtype: Dtype, shape: Shape, bytes: Box<[u8]>) -> Self {
+        let byte_len = bytes.len();
+        debug_assert_eq!(
+            element_count(&shape).ok().and_then(|count| dtype.byte_len(count)),
+            Some(byte_len)
+        );
         let (data, owner) = Owner::of_bytes(bytes);
         Self {
             view: TensorView {
-                shape: view.shape.clone(),
+                dtype,
+                shape,
                 data,
-                ..*view
+                byte_len,
             },
             owner,
         }

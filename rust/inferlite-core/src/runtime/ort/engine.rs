@@ -61,6 +61,14 @@ impl ModelSource {
         }
     }
 
+    /// What the file says; `None` where it cannot be read as an ONNX model.
+    fn model_file(&self) -> Option<ModelFile> {
+        match self {
+            Self::Path(path) => ModelFile::read(&std::fs::read(path).ok()?).ok(),
+            Self::Bytes(bytes) => ModelFile::read(bytes.as_ref().as_ref()).ok(),
+        }
+    }
+
     /// Whether shapes settle the work of this model; false without a look where knowing it would gain nothing.
     fn is_settled_by_shapes(&self) -> bool {
         let is_settled = |bytes: &[u8]| {
@@ -265,6 +273,12 @@ impl OrtEngine {
     #[must_use]
     pub fn providers(&self) -> Vec<String> {
         self.settings.provider_names()
+    }
+
+    /// The graph that was loaded; `None` where it cannot be read as an ONNX model.
+    #[must_use]
+    pub fn model_file(&self) -> Option<ModelFile> {
+        self.source.model_file()
     }
 
     /// What the model file says about itself.

@@ -1,0 +1,79 @@
+//! Whether the rows of a batch leave each other alone, so that they may be computed apart or in other company.
+//!
+//! The graph is followed first ([`analyse`]); where that ends in the unknown, trial runs decide. Nothing here knows
+//! what the answer is wanted for.
+
+mod axes;
+mod batch;
+mod facts;
+#[cfg(test)]
+mod fixtures;
+mod independence;
+mod moves;
+mod operators;
+mod probe;
+mod settled;
+mod shapes;
+mod step;
+
+pub use axes::{BatchAxes, Declared};
+pub(crate) use batch::{Piece, extent, join, row};
+pub use independence::{Verdict, analyse};
+
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::ModelFile;
+use crate::runtime::ort::RunOptions;
+use crate::runtime::{Engine, Feed};
+use probe::Trial;
+
+/// What somebody says of the rows of a model.
+#[derive(Debug, Default)]
+pub struct Demand<'a> {
+    /// Axes that are not the default.
+    pub declared: &'a [Declared],
+    /// Inputs that the model accepts, for trial runs.
+    pub example: Option<&'a [Feed]>,
+    /// Whether rows are independent, if that is known better than it can be found out.
+    pub is_independent: Option<bool>,
+    /// Options of the trial runs.
+    pub options: Option<&'a RunOptions>,
+}
+
+/// The axes of the rows of a model whose rows are independent; else an error that says why they are not, and what helps.
+///
+/// Without a file, trial runs alone decide.
+pub fn establish(
+    engine: &dyn Engine,
+    file: Option<&ModelFile>,
+    demand: &Demand<'_>,
+    clock: &Clock,
+) -> Result<BatchAxes> {
+    const OVERRULE: &str = "pass `rows_independent=True` if no row influences another all the same";
+    let refused = |message: String| Err(Error::new(ErrorKind::InvalidArgument, message));
+    let signature = engine.signature();
+    let axes = BatchAxes::of(signature, demand.declared)?;
+    match demand.is_independent {
+        Some(true) => return Ok(axes),
+        Some(false) => return refused("`rows_independent=False` says that rows influence each other".to_owned()),
+        None => {}
+    }
+    let verdict = file.map_or_else(
+        || Verdict::Unknown("its file cannot be read as an ONNX graph".to_owned()),
+        |file| analyse(file, signature, &axes),
+    );
+    let unknown = match verdict {
+        Verdict::Independent => return Ok(axes),
+        Verdict::Refused(reason) => return refused(format!("{reason}; {OVERRULE}")),
+        Verdict::Unknown(reason) => reason,
+    };
+    match probe::run(engine, &axes, demand, clock) {
+        Trial::Unchanged => Ok(axes),
+        Trial::Changed(how) => refused(format!("{how} ({unknown}); {OVERRULE}")),
+        Trial::Impossible(problem) => refused(format!(
+            "{unknown}, and a trial run failed: {}; pass `example=` with inputs that the model accepts, or \
+             `rows_independent=True` if no row influences another",
+            problem.trim()
+        )),
+    }
+}

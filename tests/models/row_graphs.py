@@ -1,0 +1,132 @@
+"""Graphs whose rows are independent, or are not; `python tests/models/row_graphs.py` writes them to `rows/`.
+
+What the analysis has to say of each stands in `rows/verdicts.tsv`, which the tests of both languages read: the name,
+the axes that are declared, and the verdict.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from make_models import HERE, parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOLDER = HERE / "rows"
+
+_WEIGHT = "float[3,3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9}"
+_CELL = "float[1,8,2] w = {1, 2, 3, 4, 5, 6, 7, 8, 8, 7, 6, 5, 4, 3, 2, 1}"
+_RECURRENT = "float[1,8,2] r = {2, 1, 2, 1, 2, 1, 2, 1, 1, 2, 1, 2, 1, 2, 1, 2}"
+
+GRAPHS = {
+    "elementwise": "g (float[n,3] x) => (float[n,3] y) <float[3] c = {1, 2, 3}> { r = Relu(x) y = Add(r, c) }",
+    "dense": f"g (float[n,3] x) => (float[n,3] y) <{_WEIGHT}, float[3] b = {{1, 2, 3}}> "
+    "{ h = Gemm(x, w, b) r = Relu(h) y = MatMul(r, w) }",
+    "softmax": "g (float[n,3] x) => (float[n,3] y) { y = Softmax<axis = -1>(x) }",
+    "softmax_of_batch": "g (float[n,3] x) => (float[n,3] y) { [sm] y = Softmax<axis = 0>(x) }",
+    "mean_of_features": "g (float[n,3] x) => (float[n] y) <int64[1] one = {1}> "
+    "{ y = ReduceMean<keepdims = 0>(x, one) }",
+    "centred": "g (float[n,3] x) => (float[n,3] y) <int64[1] zero = {0}> "
+    "{ [mean] m = ReduceMean(x, zero) y = Sub(x, m) }",
+    "turned_twice": "g (float[n,3] x) => (float[n,3] y) { t = Transpose(x) e = Exp(t) y = Transpose(e) }",
+    "turned_softmax": "g (float[n,3] x) => (float[n,3] y) { t = Transpose(x) [sm] s = Softmax(t) y = Transpose(s) }",
+    "attention": "g (float[n,s,4] x) => (float[n,s,4] y) "
+    "{ t = Transpose<perm = [0, 2, 1]>(x) d = MatMul(x, t) p = Softmax(d) y = MatMul(p, x) }",
+    "attention_among_rows": "g (float[n,4] x) => (float[n,4] y) "
+    "{ t = Transpose(x) [scores] d = MatMul(x, t) p = Softmax(d) y = MatMul(p, x) }",
+    "folded": f"g (float[n,2,3] x) => (float[n,2,3] y) <{_WEIGHT}, int64[2] flat = {{-1, 3}}, "
+    "int64[3] back = {-1, 2, 3}> { f = Reshape(x, flat) h = MatMul(f, w) y = Reshape(h, back) }",
+    "folded_by_shape": f"g (float[n,s,3] x) => (float[n,s,3] y) <{_WEIGHT}, int64[2] flat = {{-1, 3}}> "
+    "{ f = Reshape(x, flat) h = MatMul(f, w) shape = Shape(x) y = Reshape(h, shape) }",
+    "straddling": "g (float[n,6] x) => (float[n,6] y) <int64[2] four = {-1, 4}> "
+    "{ f = Reshape(x, four) [sm] s = Softmax(f) shape = Shape(x) y = Reshape(s, shape) }",
+    "perhaps_straddling": "g (float[n,s] x) => (float[n,s] y) <int64[2] four = {-1, 4}> "
+    "{ f = Reshape(x, four) [sm] s = Softmax(f) shape = Shape(x) y = Reshape(s, shape) }",
+    "folded_too_far": "g (float[n,2,3] x) => (float[m,3] y) <int64[2] flat = {-1, 3}> { y = Reshape(x, flat) }",
+    "convolution": "g (float[n,1,5] x) => (float[n,2] y) <float[2,1,3] w = {1, 2, 3, 4, 5, 6}, "
+    "int64[2] flat = {0, -1}> { c = Conv(x, w) p = GlobalMaxPool(c) y = Reshape(p, flat) }",
+    "convolution_over_rows": "g (float[n,1,5] x) => (float[n,1,5] y) <float[1,1,3] w = {1, 2, 3}> "
+    "{ t = Transpose<perm = [2, 1, 0]>(x) [conv] c = Conv<pads = [1, 1]>(t, w) y = Transpose<perm = [2, 1, 0]>(c) }",
+    "batch_norm": "g (float[n,3] x) => (float[n,3] y) <float[3] s = {1, 2, 3}, float[3] b = {1, 2, 3}, "
+    "float[3] m = {1, 2, 3}, float[3] v = {1, 2, 3}> { y = BatchNormalization(x, s, b, m, v) }",
+    "running_sum": "g (float[n,3] x) => (float[n,3] y) <int64 axis = {0}> { [sum] y = CumSum(x, axis) }",
+    "sorted": "g (float[n,3] x) => (float[k,3] y) <int64[1] two = {2}> { [top] y, i = TopK<axis = 0>(x, two) }",
+    "first_row": "g (float[n,3] x) => (float[n,3] y) <int64[1] zero = {0}, int64[1] one = {1}> "
+    "{ [first] f = Slice(x, zero, one, zero) y = Sub(x, f) }",
+    "whole_slice": "g (float[n,3] x) => (float[n,2] y) <int64[2] from = {0, 0}, int64[2] to = {2147483647, 2}> "
+    "{ y = Slice(x, from, to) }",
+    "picked_row": "g (float[n,3] x) => (float[n,3] y) <int64 zero = {0}> { [pick] f = Gather(x, zero) y = Sub(x, f) }",
+    "embedding": f"g (int64[n,s] ids) => (float[n,s,3] y) <{_WEIGHT}> {{ y = Gather(w, ids) }}",
+    "recurrent": f"g (float[t,n,2] x) => (float[t,1,n,2] y) <{_CELL}, {_RECURRENT}> "
+    "{ y = LSTM<hidden_size = 2>(x, w, r) }",
+    "last_state": f"g (float[t,n,2] x) => (float[1,n,2] y) <{_CELL}, {_RECURRENT}, float high = {{0.5}}> "
+    "{ , h = LSTM<hidden_size = 2>(x, w, r) y = Clip(h, , high) }",
+    "rows_for_time": f"g (float[n,1,2] x) => (float[n,1,1,2] y) <{_CELL}, {_RECURRENT}> "
+    "{ [cell] y = LSTM<hidden_size = 2>(x, w, r) }",
+    "by_position": "g (float[n,3] x) => (float[n,3] y) <float[2,1] c = {1, 2}> { [add] y = Add(x, c) }",
+    "numbered": "g (float[n,3] x) => (float[n,3] y) <int64 zero = {0}, int64 one = {1}, int64[1] wide = {1}> "
+    "{ shape = Shape(x) n = Gather(shape, zero) r = Range(zero, n, one) f = Cast<to = 1>(r) u = Unsqueeze(f, wide) "
+    "[add] y = Add(x, u) }",
+    "shared_out": "g (float[n,3] x) => (float[n,3] y) <int64 zero = {0}> "
+    "{ shape = Shape(x) n = Gather(shape, zero) f = Cast<to = 1>(n) [div] y = Div(x, f) }",
+    "scaled_together": "g (float[n,3] x) => (uint8[n,3] y) { [quantize] y, s, z = DynamicQuantizeLinear(x) }",
+    "class_token": "g (float[n,s,2] x) => (float[n,t,2] y) <float[1,1,2] token = {1, 2}, int64[1] zero = {0}, "
+    "int64[1] one = {1}, int64[1] two = {2}> "
+    "{ shape = Shape(x) n = Gather(shape, zero) wanted = Concat<axis = 0>(n, one, two) c = Expand(token, wanted) "
+    "y = Concat<axis = 1>(c, x) }",
+    # As PyTorch writes `expand(-1, 3, -1)`.
+    "expanded": "g (float[n,1,s] x) => (float[n,3,s] y) <int64[3] given = {-1, 3, -1}, int64[3] minus = {-1, -1, -1}, "
+    "int64[3] ones = {1, 1, 1}> "
+    "{ c = Equal(given, minus) wanted = Where(c, ones, given) y = Expand(x, wanted) }",
+    "mask_for_all": "g (float[n,s] x) => (float[n,s] y) <int64[2] shape = {-1, -1}, int64[1] minus = {-1}, "
+    "float[1,1] token = {2}> "
+    "{ own = Shape(x) c = Equal(shape, minus) wanted = Where(c, own, shape) e = Expand(token, wanted) y = Mul(x, e) }",
+    "unwanted_mixture": "g (float[n,3] x) => (float[n,3] y) { z = Softmax<axis = 0>(x) y = Exp(x) }",
+    "doubled_batch": "g (float[n,3] x) => (float[m,3] y) { [join] y = Concat<axis = 0>(x, x) }",
+    "positive_ones": "g (float[n] x) => (int64[k] y) <int64[1] flat = {-1}> "
+    "{ [find] i = NonZero(x) y = Reshape(i, flat) }",
+    "branch": "g (float[n,3] x, int64 rate) => (float[n,3] y) <int64 wide = {16000}> { c = Equal(rate, wide) "
+    "y = If (c) <then_branch = t () => (float[n,3] a) { a = Exp(x) }, else_branch = e () => (float[n,3] b) "
+    "{ b = Softmax(x) }> }",
+    "branch_that_mixes": "g (float[n,3] x, int64 rate) => (float[n,3] y) <int64 wide = {16000}> "
+    "{ c = Equal(rate, wide) y = If (c) <then_branch = t () => (float[n,3] a) { a = Exp(x) }, "
+    "else_branch = e () => (float[n,3] b) { [sm] b = Softmax<axis = 0>(x) }> }",
+    "branch_by_rows": "g (float[n] x) => (float[n] y) <float zero = {0}> "
+    "{ [all] m = ReduceMax<keepdims = 0>(x) c = Greater(m, zero) "
+    "y = If (c) <then_branch = t () => (float[n] a) { a = Exp(x) }, "
+    "else_branch = e () => (float[n] b) { b = Neg(x) }> }",
+    "tree": "g (float[n,2] x) => (float[n,1] y) { y = ai.onnx.ml.LinearRegressor<coefficients = [1.0, 2.0], "
+    "intercepts = [0.5]>(x) }",
+    "einsum": 'g (float[n,3] x) => (float[n,3] y) { [sum] y = Einsum<equation = "ij,ij->ij">(x, x) }',
+    "einsum_that_mixes": 'g (float[n,3] x) => (float[n,3] y) { [sum] y = Einsum<equation = "ij,kj->ij">(x, x) }',
+    "loop": "g (float[n,3] x) => (float[n,3] y) <int64 rounds = {3}, bool yes = {1}> "
+    "{ [rounds] y = Loop<body = b (int64 i, bool go, float[n,3] v) => (bool go_on, float[n,3] w) "
+    "{ go_on = Identity(go) w = Add(v, v) }>(rounds, yes, x) }",
+}
+
+
+def path(name: str) -> Path:
+    """Where the file of a graph is."""
+    return FOLDER / f"{name}.onnx"
+
+
+def verdicts() -> list[tuple[str, dict[str, int], str, str]]:
+    """The name of each graph, the axes that are declared, the verdict, and what it says."""
+    rows = []
+    for line in (FOLDER / "verdicts.tsv").read_text(encoding="utf-8").splitlines():
+        name, axes, verdict, text = line.split("\t")
+        declared = dict(pair.split("=") for pair in axes.split())
+        rows.append((name, {key: int(axis) for key, axis in declared.items()}, verdict, text))
+    return rows
+
+
+def write_all() -> None:
+    """Write every file; the same sources give the same bytes."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, text in GRAPHS.items():
+        path(name).write_bytes(parse(text))
+
+
+if __name__ == "__main__":
+    write_all()
