@@ -336,6 +336,17 @@ def test_traffic_without_repeats_is_only_sampled_until_repeats_return() -> None:
     assert _hits(model) == before + 10
 
 
+def test_one_hit_in_64_is_timed() -> None:
+    model, _ = _cached()
+    model(f32(1.0))
+    assert model.stats().cache.hit_latency == inferlite.Latency()
+    for _ in range(200):
+        model(f32(1.0))
+    latency = model.stats().cache.hit_latency
+    assert latency.count == 4
+    assert 0 < latency.p50 <= latency.max < 1
+
+
 # A run of some tens of milliseconds, so that the others come while it is under way.
 SLOW = make_models.parse(
     "slow (float[n] x) => (float y) { a = Tan(x) b = Tan(a) c = Tan(b) d = Tan(c) y = ReduceMax<keepdims = 0>(d) }"

@@ -54,6 +54,9 @@ class Cache:
             only those run that are new. The rows must be independent; the Python back end cannot do it.
         allow_random: Whether a model with random operators is cached all the same: a repeated call then gives the
             numbers that were drawn first.
+        copy: Whether every answer is a private, writable copy. If not, hits and misses alike are read-only arrays that
+            refuse to become writable; a hit looks at the kept answer itself, and stays as it is when that is evicted.
+            Lists and dicts are always new.
         policy: Which answer goes first when there is no room: `"lru"`, the least recently used one; or `"s3-fifo"`,
             rather one that was asked for once, so that a scan does not push out what is asked for again and again.
         warm_from: A file that `model.cache.save` has written, of which the answers are taken over; one that is not
@@ -81,6 +84,7 @@ class Cache:
     ttl: float | None = None
     allow_random: bool = False
     policy: Literal["lru", "s3-fifo"] = "lru"
+    copy: bool = True
     by: Literal["request", "row"] = "request"
     warm_from: str | os.PathLike[str] | None = None
     secret: bytes | str | None = field(default=None, repr=False)
@@ -104,6 +108,7 @@ class Cache:
         if self.by not in ("request", "row"):
             message = f'`by` must be "request" or "row", not {self.by!r}'
             raise ValueError(message)
+        check_copy(self.copy)
         check_path(self.warm_from)
         check_secret(self.secret)
         check_seconds("shared_timeout", self.shared_timeout)
@@ -154,6 +159,7 @@ class Cache:
             "max_entries": self.max_entries,
             "ttl": self.ttl,
             "policy": self.policy,
+            "copy": self.copy,
             "warm_from": None if self.warm_from is None else os.fsdecode(self.warm_from),
             "secret": secret,
             "shared": None if self.shared is None else {**read_url(self.shared), "timeout": float(self.shared_timeout)},
@@ -230,6 +236,17 @@ def check_seconds(name: str, seconds: object) -> None:
     if not 0 < seconds <= LONGEST_WAIT:
         message = f"`{name}` must be more than 0 and at most {LONGEST_WAIT} seconds, not {seconds}"
         raise ValueError(message)
+
+
+def check_copy(copy: object) -> None:
+    """Refuse what is no answer.
+
+    Raises:
+        TypeError: It is no bool.
+    """
+    if not isinstance(copy, bool):
+        message = f"`copy` must be True or False, not {copy!r}"
+        raise TypeError(message)
 
 
 def check_path(warm_from: object) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from onnxruntime import RunOptions
 
 from inferlite._fallback import forks
+from inferlite._fallback.latency import Durations
 from inferlite._fallback.order import POLICIES, Order
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ SAMPLED: Final = 64
 
 SAMPLE: Final = 8
 """So many look-ups of a sample are judged together."""
+
+TIMED: Final = 64
+"""One hit in so many is timed."""
 
 PATIENCE: Final = 0.05
 """Seconds between two looks at Ctrl-C while a caller waits for another one's run."""
@@ -85,10 +89,11 @@ class Claim:
 class Answers:
     """Answers by what was asked, within a number of bytes."""
 
-    def __init__(self, max_bytes: int, max_entries: int | None, ttl: float | None, policy: str) -> None:
+    def __init__(self, max_bytes: int, max_entries: int | None, ttl: float | None, policy: str, *, copy: bool) -> None:
         """Keep nothing yet."""
         self._ttl = ttl
         self._policy = policy
+        self._handed: Callable[[Any], Any] = copied_value if copy else frozen_value
         self.clock: Callable[[], float] = time.monotonic
         self._secret = os.urandom(32)
         self.max_bytes, self.max_entries = max_bytes, max_entries
@@ -103,6 +108,7 @@ class Answers:
         self._bytes = 0
         self._generation = 0
         self._hits = self._misses = self._coalesced = self._skipped = self._evictions = self._expired = 0
+        self._hit_latency = Durations()
         self._is_sparse = False
         self._calls = self._window_hits = self._window_lookups = 0
 
@@ -126,16 +132,19 @@ class Answers:
         self._survive_fork()
         if not self._is_due():
             self._skipped += 1
-            return run(feed), True
+            return self.handed_over(run(feed)), True
+        start = self.clock()
         try:
             key, kept = self._key(names, feed)
         except Exception:  # noqa: BLE001 - onnxruntime says what is wrong with a value that nothing can be made of
-            return run(feed), True
+            return self.handed_over(run(feed)), True
         with self._lock:
             entry = self._find(key)
             self._record(is_hit=entry is not None)
+            if entry is not None:
+                self._time_hit(start)
         if entry is not None:
-            return copied_value(entry.answer), False
+            return self._handed(entry.answer), False
         # What runs is what is keyed, whoever writes to the caller's arrays meanwhile. To compare them after the run
         # would not do: what changes and changes back has another answer.
         owned = {name: kept[name] if name in kept else copied_value(value) for name, value in feed.items()}
@@ -146,6 +155,7 @@ class Answers:
     def kept(self, names: Sequence[str], feed: Mapping[str, Any]) -> list[Any] | None:
         """The answer to a call if it is kept; a call that is not is looked up once more by `answer`."""
         self._survive_fork()
+        start = self.clock()
         try:
             key, _ = self._key(names, feed)
         except Exception:  # noqa: BLE001 - as above
@@ -155,8 +165,17 @@ class Answers:
             if entry is None:
                 return None
             self._record(is_hit=True)
-        copy: list[Any] = copied_value(entry.answer)
-        return copy
+            self._time_hit(start)
+        handed: list[Any] = self._handed(entry.answer)
+        return handed
+
+    def handed_over(self, results: list[Any]) -> list[Any]:
+        """What a run gave that nobody else has, as calls return it."""
+        return results if self._handed is copied_value else frozen_value(results)
+
+    def _time_hit(self, start: float) -> None:
+        if self._hits % TIMED == 1:
+            self._hit_latency.add(int((self.clock() - start) * 1e9))
 
     def _compute(
         self,
@@ -172,11 +191,11 @@ class Answers:
             if entry is not None:
                 # No hit: another call has computed it since the look-up.
                 self._count_coalesced()
-                return copied_value(entry.answer), False
+                return self._handed(entry.answer), False
             if leads:
                 try:
                     results = run(feed)
-                    flight.answer = self._keep(key, results, generation)
+                    flight.answer = answer = self._keep(key, results, generation)
                 except Exception as error:
                     flight.error = error
                     raise
@@ -185,14 +204,14 @@ class Answers:
                         if self._flights.get(key) is flight:
                             del self._flights[key]
                     flight.has_ended.set()
-                return results, True
+                return results if self._handed is copied_value else self._handed(answer), True
             flight.wait(claim)
             if flight.error is not None:
                 self._count_coalesced()
                 raise flight.error
             if flight.answer is not None:
                 self._count_coalesced()
-                return copied_value(flight.answer), False
+                return self._handed(flight.answer), False
 
     def _count_coalesced(self) -> None:
         with self._lock:
@@ -243,7 +262,7 @@ class Answers:
 
     def _keep(self, key: Hashable, results: list[Any], generation: int) -> list[Any]:
         """Keep an answer, unless it is void by now."""
-        answer: list[Any] = copied_value(results)
+        answer: list[Any] = self._handed(results)
         size = _size(key) + sum(map(_size, answer)) + _ENTRY_BYTES
         with self._lock:
             if generation == self._generation and size <= self.max_bytes:
@@ -356,6 +375,7 @@ class Answers:
                 self._bytes + self._order.extra_bytes,
                 self._is_sparse,
                 *_NOTHING_SHARED,
+                self._hit_latency.summary(),
                 self.max_bytes,
                 self.max_entries,
             )
@@ -367,6 +387,22 @@ def copied_value(value: Any) -> Any:  # noqa: ANN401 - any value of a model
     if isinstance(value, list):
         return [copied_value(item) for item in value]
     return dict(value) if isinstance(value, dict) else value
+
+
+def frozen_value(value: Any) -> Any:  # noqa: ANN401 - any value of a model
+    """The same to be read by many: arrays that refuse to become writable, over memory that is not copied again."""
+    if isinstance(value, list):
+        return [frozen_value(item) for item in value]
+    if not isinstance(value, np.ndarray):
+        return copied_value(value)
+    if value.dtype.hasobject:
+        value = value.copy()
+        value.setflags(write=False)
+        return value.view()
+    # numpy asks the base whether memory may be written to, and `bytes` say no.
+    base: object = value.base
+    content = base if isinstance(base, bytes) else value.tobytes()
+    return np.ndarray(value.shape, value.dtype, content)
 
 
 def _size(value: Any) -> int:  # noqa: ANN401 - any value of a model, or a key

@@ -30,28 +30,61 @@ def upper_bound_of(bucket: int) -> int:
     return sub if octave == 0 else ((_SUBS + sub + 1) << (octave - 1)) - 1
 
 
+class Durations:
+    """A histogram; whoever adds holds a lock."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self._buckets = [0] * _BUCKETS
+        self._count = 0
+        self._total = 0
+        self._max = 0
+
+    def add(self, nanoseconds: int) -> None:
+        """Add one duration."""
+        self._buckets[bucket_of(nanoseconds)] += 1
+        self._count += 1
+        self._total += nanoseconds
+        self._max = max(self._max, nanoseconds)
+
+    def summary(self) -> Latency:
+        """What has been added so far."""
+        if self._count == 0:
+            return Latency()
+        return Latency(
+            count=self._count,
+            mean=self._total / self._count / _SECOND,
+            p50=self._percentile(50),
+            p95=self._percentile(95),
+            p99=self._percentile(99),
+            max=self._max / _SECOND,
+        )
+
+    def _percentile(self, percent: int) -> float:
+        rank = -(-self._count * percent // 100)
+        seen = 0
+        for bucket, held in enumerate(self._buckets):
+            seen += held
+            if seen >= rank:
+                return min(upper_bound_of(bucket), self._max) / _SECOND
+        return self._max / _SECOND
+
+
 class CallStats:
     """What a model counts; any number of threads may record."""
 
     def __init__(self) -> None:
         """Start at zero."""
         self._lock = threading.Lock()
-        self._buckets = [0] * _BUCKETS
-        self._count = 0
+        self._runs = Durations()
         self._answered = 0
         self._rows = 0
-        self._total = 0
-        self._max = 0
 
     def record(self, nanoseconds: int, rows: int) -> None:
         """Add a call that succeeded."""
-        bucket = bucket_of(nanoseconds)
         with self._lock:
-            self._buckets[bucket] += 1
-            self._count += 1
+            self._runs.add(nanoseconds)
             self._rows += rows
-            self._total += nanoseconds
-            self._max = max(self._max, nanoseconds)
 
     def record_answered(self, rows: int) -> None:
         """Add a call that was answered without a run of its own."""
@@ -62,26 +95,5 @@ class CallStats:
     def snapshot(self, cache: CacheStats | None = None) -> Stats:
         """What has been recorded so far."""
         with self._lock:
-            buckets, count, rows = self._buckets.copy(), self._count, self._rows
-            total, longest, answered = self._total, self._max, self._answered
-        if count == 0:
-            return Stats(answered, rows, Latency(0, 0.0, 0.0, 0.0, 0.0, 0.0), cache)
-
-        def percentile(percent: int) -> float:
-            rank = -(-count * percent // 100)
-            seen = 0
-            for bucket, held in enumerate(buckets):
-                seen += held
-                if seen >= rank:
-                    return min(upper_bound_of(bucket), longest) / _SECOND
-            return longest / _SECOND
-
-        latency = Latency(
-            count=count,
-            mean=total / count / _SECOND,
-            p50=percentile(50),
-            p95=percentile(95),
-            p99=percentile(99),
-            max=longest / _SECOND,
-        )
-        return Stats(count + answered, rows, latency, cache)
+            latency, rows, answered = self._runs.summary(), self._rows, self._answered
+        return Stats(latency.count + answered, rows, latency, cache)

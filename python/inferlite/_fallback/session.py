@@ -141,9 +141,11 @@ class InferenceSession(onnxruntime.InferenceSession):
         self._survive_fork()
         feed = readable_feed(input_feed, self._input_types)
         names = output_names or self._output_names
-        # Options may change the answer.
-        if self._answers is None or run_options is not None or not _is_plain(feed, names):
+        if self._answers is None:
             return self._run_uncached(output_names, feed, run_options)
+        # Options may change the answer.
+        if run_options is not None or not _is_plain(feed, names):
+            return self._answers.handed_over(self._run_uncached(output_names, feed, run_options))
         answer, _ = self._answers.answer(names, feed, lambda feed: self._run_uncached(output_names, feed, None))
         return answer
 

@@ -4,7 +4,7 @@
 use std::ffi::{c_char, c_int, c_long};
 use std::mem::ManuallyDrop;
 
-use inferlite_core::tensor::{Owner, Shape, Strings};
+use inferlite_core::tensor::{Frozen, Owner, Shape, Strings};
 use inferlite_core::{Dtype, Tensor, TensorView, fork};
 use numpy::npyffi::flags::{
     NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_CARRAY, NPY_ARRAY_CARRAY_RO, NPY_ARRAY_ENSUREARRAY,
@@ -325,7 +325,7 @@ impl Drop for OutputMemory {
 #[inline]
 pub(crate) fn copied_array<'py>(py: Python<'py>, view: &TensorView) -> PyResult<Bound<'py, PyAny>> {
     let number = type_number_of(view.dtype()).ok_or_else(|| unknown_type(view.dtype()))?;
-    let array = new_array(py, view.shape(), number, std::ptr::null_mut())?;
+    let array = new_array(py, view.shape(), number, std::ptr::null_mut(), 0)?;
     if view.byte_len() > 0 {
         let data = data_of(&array);
         if view.dtype().bits() < 8 {
@@ -361,11 +361,38 @@ pub(crate) fn array_of(py: Python<'_>, mut tensor: Tensor) -> PyResult<Bound<'_,
     }
     let number = type_number_of(tensor.view().dtype()).ok_or_else(|| unknown_type(tensor.view().dtype()))?;
     let data = tensor.data_mut().cast::<c_char>();
-    let array = new_array(py, tensor.view().shape(), number, data)?;
-    let memory = Bound::new(py, OutputMemory::new(tensor.into_owner()))?.into_any();
+    let array = new_array(py, tensor.view().shape(), number, data, NPY_ARRAY_CARRAY)?;
+    give_owner(&array, tensor.into_owner())?;
+    Ok(array)
+}
+
+/// An array of a tensor that others may look at as well: read-only for good, in C order, without a copy.
+pub(crate) fn read_only_array_of(py: Python<'_>, tensor: Frozen) -> PyResult<Bound<'_, PyAny>> {
+    let view = tensor.view();
+    if view.byte_len() == 0 || view.dtype().bits() < 8 {
+        return read_only(&copied_array(py, view)?);
+    }
+    let number = type_number_of(view.dtype()).ok_or_else(|| unknown_type(view.dtype()))?;
+    let data = view.data().cast_mut().cast::<c_char>();
+    // numpy asks the base whether the flag may be set again, and ours offers no memory to write to.
+    let array = new_array(py, view.shape(), number, data, NPY_ARRAY_CARRAY_RO)?;
+    give_owner(&array, tensor.into_owner())?;
+    Ok(array)
+}
+
+/// A view of an array of numpy's own that is read-only, as the array is from now on.
+pub(crate) fn read_only<'py>(array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    array.call_method1("setflags", (false,))?;
+    array.call_method0("view")
+}
+
+/// Has `owner` released with the last array that looks at its memory, which `array` is a new one of.
+fn give_owner(array: &Bound<'_, PyAny>, owner: Owner) -> PyResult<()> {
+    let py = array.py();
+    let memory = Bound::new(py, OutputMemory::new(owner))?.into_any();
     // SAFETY: a new array over the owner's memory; numpy takes over the reference to the owner.
     let failed = unsafe { PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), memory.into_ptr()) };
-    if failed == 0 { Ok(array) } else { Err(PyErr::fetch(py)) }
+    if failed == 0 { Ok(()) } else { Err(PyErr::fetch(py)) }
 }
 
 #[cold]
@@ -380,13 +407,18 @@ fn data_of(array: &Bound<'_, PyAny>) -> *mut c_char {
     Array(array).fields().data
 }
 
-/// A new array; over `data`, or over memory of numpy's own where that is null.
+/// A new array; over `data` with these flags, or over memory of numpy's own where that is null.
 #[inline]
-fn new_array<'py>(py: Python<'py>, shape: &[i64], number: NPY_TYPES, data: *mut c_char) -> PyResult<Bound<'py, PyAny>> {
+fn new_array<'py>(
+    py: Python<'py>,
+    shape: &[i64],
+    number: NPY_TYPES,
+    data: *mut c_char,
+    flags: c_int,
+) -> PyResult<Bound<'py, PyAny>> {
     let rank = c_int::try_from(shape.len()).unwrap_or(c_int::MAX);
     // SAFETY: numpy hands out its own class.
     let class = unsafe { get_type_object(py, NpyTypes::PyArray_Type) };
-    let flags = if data.is_null() { 0 } else { NPY_ARRAY_CARRAY };
     // SAFETY: as many extents as axes, of the same size and only read; `data` is null or as long as shape and type say, and is given an owner next.
     let array = unsafe {
         PY_ARRAY_API.PyArray_New(
@@ -412,7 +444,7 @@ fn new_array<'py>(py: Python<'py>, shape: &[i64], number: NPY_TYPES, data: *mut 
     reason = "numpy aligns its own memory for the type that it holds"
 )]
 pub(crate) fn array_of_strings<'py>(py: Python<'py>, strings: &Strings) -> PyResult<Bound<'py, PyAny>> {
-    let array = new_array(py, &strings.shape, NPY_TYPES::NPY_OBJECT, std::ptr::null_mut())?;
+    let array = new_array(py, &strings.shape, NPY_TYPES::NPY_OBJECT, std::ptr::null_mut(), 0)?;
     let places = data_of(&array).cast::<*mut ffi::PyObject>();
     for (i, string) in strings.iter().enumerate() {
         let string = PyString::from_bytes(py, string)?;

@@ -20,7 +20,7 @@ use crate::feed;
 use crate::logging;
 use crate::session::Opened;
 use crate::turn::{Guard, Turn};
-use crate::value::{list_of, object_of};
+use crate::value::{Handing, list_of, object_of};
 
 /// A call without arguments: reads the bound inputs again, and returns the outputs as a list.
 ///
@@ -259,7 +259,7 @@ impl PyBoundCall {
         }
         let mut outputs = self.launch(py, &mut binding, Binding::run)?;
         if self.makes_everything {
-            return Ok(list_of(py, &mut Answer::Computed(outputs))?);
+            return Ok(list_of(py, &mut Answer::Computed(outputs), Handing::Private)?);
         }
         let mut made = 0..outputs.len();
         let mut objects = SmallVec::<[_; 8]>::new();

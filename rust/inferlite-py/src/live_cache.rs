@@ -9,6 +9,7 @@ use inferlite_core::cache::{Address, CacheSettings, Limits, Policy, Portable, Pr
 use inferlite_core::clock::Clock;
 use inferlite_core::fork::PerProcess;
 use inferlite_core::runtime::ort::{Fingerprint, ModelSource, OrtEngine, SessionSettings};
+use inferlite_core::stats::LatencySummary;
 use inferlite_core::{Model, Result};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
@@ -16,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::boundary::detach;
+use crate::value::Handing;
 
 /// `inferlite.Cache` as the Python layer hands it over.
 #[derive(FromPyObject)]
@@ -27,6 +29,7 @@ pub(crate) struct Given {
     ttl: Option<f64>,
     #[pyo3(from_py_with = policy)]
     policy: Policy,
+    copy: bool,
     warm_from: Option<PathBuf>,
     secret: Option<Vec<u8>>,
     shared: Option<GivenServer>,
@@ -83,6 +86,7 @@ impl GivenServer {
 /// The cache that a model gets.
 pub(crate) struct Plan {
     settings: CacheSettings,
+    handing: Handing,
     portable: Option<Portable>,
     warm_from: Option<PathBuf>,
     shared: Option<(Server, String)>,
@@ -103,6 +107,7 @@ impl Given {
                 ttl: self.ttl.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
                 policy: self.policy,
             },
+            handing: if self.copy { Handing::Private } else { Handing::ReadOnly },
             portable: identity.map(|identity| Portable::new(identity, self.secret.as_deref())),
             warm_from: self.warm_from,
             shared: self.shared.map(GivenServer::resolved),
@@ -126,11 +131,17 @@ pub(crate) fn load(
 }
 
 impl Plan {
+    /// Whose the arrays are that calls return.
+    pub(crate) fn handing(&self) -> Handing {
+        self.handing
+    }
+
     /// The cache, and what is wrong with its file or its server; a child that forks off gets an empty one, and a
     /// connection of its own.
     fn make(self) -> (PerProcess<PredictionCache>, Vec<String>) {
         let Self {
             settings,
+            handing: _,
             portable,
             warm_from,
             shared,
@@ -193,10 +204,24 @@ fn limits(max_bytes: usize, max_entries: Option<usize>) -> Limits {
     }
 }
 
+/// An `inferlite.Latency`.
+pub(crate) fn latency(py: Python<'_>, summary: LatencySummary) -> PyResult<Bound<'_, PyAny>> {
+    let seconds = |duration: Duration| duration.as_secs_f64();
+    py.import("inferlite.metadata")?.getattr("Latency")?.call1((
+        summary.count,
+        seconds(summary.mean),
+        seconds(summary.p50),
+        seconds(summary.p95),
+        seconds(summary.p99),
+        seconds(summary.max),
+    ))
+}
+
 /// The figures of `inferlite.CacheStats`, in its order, then the limits; `None` without a cache.
 pub(crate) fn summary<'py>(py: Python<'py>, model: &Model) -> PyResult<Option<Bound<'py, PyTuple>>> {
     let Some(cache) = model.cache() else { return Ok(None) };
     let (summary, shared, limits) = detach(py, || (cache.summary(), cache.shared_summary(), cache.limits()));
+    let hit_latency = latency(py, cache.hit_latency())?;
     let max_entries = Some(limits.max_entries).filter(|&entries| entries != usize::MAX);
     let figures = [
         summary.hits.into_bound_py_any(py)?,
@@ -212,6 +237,7 @@ pub(crate) fn summary<'py>(py: Python<'py>, model: &Model) -> PyResult<Option<Bo
         shared.misses.into_bound_py_any(py)?,
         shared.errors.into_bound_py_any(py)?,
         shared.is_open.into_bound_py_any(py)?,
+        hit_latency,
         limits.max_bytes.into_bound_py_any(py)?,
         max_entries.into_bound_py_any(py)?,
     ];

@@ -22,7 +22,7 @@ use crate::feed::{Fed, Names};
 use crate::session::{Opened, describe};
 use crate::settings::{Providers, session_settings, source};
 use crate::ticket::PyTicket;
-use crate::value::object_of;
+use crate::value::{Handing, output_of};
 use crate::{live_cache, logging, rows};
 
 /// A loaded model; `inferlite.load` makes it.
@@ -43,6 +43,7 @@ pub(crate) struct PyModel {
     /// `inferlite._calls.Reader`: reads calls that are out of the ordinary, and words what is wrong with them.
     reader: PyOnceLock<Py<PyAny>>,
     declared: Signature,
+    handing: Handing,
 }
 
 #[pymethods]
@@ -80,6 +81,7 @@ impl PyModel {
         Ok(Self {
             name,
             names: Names::of(py, &declared),
+            handing: opened.handing,
             stats,
             opened: Closable::new(py, opened)?,
             declared,
@@ -237,15 +239,7 @@ impl PyModel {
         let (this, py) = (slf.get(), slf.py());
         let metadata = py.import("inferlite.metadata")?;
         let latency = this.stats.latency.summary();
-        let seconds = |duration: Duration| duration.as_secs_f64();
-        let latency_object = metadata.getattr("Latency")?.call1((
-            latency.count,
-            seconds(latency.mean),
-            seconds(latency.p50),
-            seconds(latency.p95),
-            seconds(latency.p99),
-            seconds(latency.max),
-        ))?;
+        let latency_object = live_cache::latency(py, latency)?;
         let hits = this
             .opened
             .get(slf)
@@ -421,13 +415,13 @@ impl PyModel {
         wanted: Option<&[usize]>,
     ) -> PyResult<Bound<'py, PyAny>> {
         if answer.len() == 1 {
-            return object_of(py, answer.take(0));
+            return output_of(py, answer, 0, self.handing);
         }
         let by_name = PyDict::new(py);
         for position in 0..answer.len() {
             let index = wanted.map_or(position, |wanted| wanted[position]);
             let name = &self.declared.outputs[index].name;
-            by_name.set_item(name, object_of(py, answer.take(position))?)?;
+            by_name.set_item(name, output_of(py, answer, position, self.handing)?)?;
         }
         Ok(by_name.into_any())
     }

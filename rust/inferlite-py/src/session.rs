@@ -15,7 +15,7 @@ use crate::bound::PyBoundCall;
 use crate::boundary::{self, PyCoreError, incompatible_arguments, runtime_error};
 use crate::feed::{self, Fed, Names};
 use crate::settings::{Providers, session_settings, source};
-use crate::value::list_of;
+use crate::value::{Handing, list_of};
 use crate::{live_cache, logging, rows, run_options};
 
 /// A model in ONNX Runtime, called as onnxruntime's own session is.
@@ -28,6 +28,7 @@ pub(crate) struct Opened {
     pub(crate) engine: Arc<OrtEngine>,
     pub(crate) model: Arc<Model>,
     pub(crate) may_hold_gil: bool,
+    pub(crate) handing: Handing,
     names: Names,
     every_output: SmallVec<[usize; 8]>,
 }
@@ -44,12 +45,14 @@ impl Opened {
     ) -> PyResult<Self> {
         let engine = Arc::new(engine);
         let mut model = Model::new(name, Box::new(engine.clone()), stats);
+        let handing = cache.as_ref().map_or(Handing::Private, live_cache::Plan::handing);
         if let Some(plan) = cache {
             model = plan.add_to(py, model, stack_level)?;
         }
         let model = Arc::new(model);
         Ok(Self {
             may_hold_gil: hold_gil && boundary::environment_allows_holding(),
+            handing,
             names: Names::of(py, model.signature()),
             every_output: (0..model.signature().outputs.len()).collect(),
             engine,
@@ -204,7 +207,7 @@ impl PySession {
         }
         let (options, fetches) = (options?, fetches?);
         let mut answer = opened.run(py, &mut fed, fetches.as_deref(), options.as_deref())?;
-        Ok(list_of(py, &mut answer)?)
+        Ok(list_of(py, &mut answer, opened.handing)?)
     }
 
     /// Binds arrays to the session, for calls that name nothing: `call = session.bind({"x": x})`, then `call()`.

@@ -2,24 +2,50 @@
 
 use inferlite_core::Answer;
 use inferlite_core::Value;
-use inferlite_core::runtime::Output;
-use inferlite_core::tensor::{Map, MapKeys, MapValues};
+use inferlite_core::runtime::{Output, ReadOnly};
+use inferlite_core::tensor::{Frozen, Map, MapKeys, MapValues};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use smallvec::SmallVec;
 
-use crate::array::{array_of, array_of_strings, copied_array};
+use crate::array::{array_of, array_of_strings, copied_array, read_only, read_only_array_of};
+
+/// Whose the arrays are that a call returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handing {
+    /// The caller's, to write to.
+    Private,
+    /// Everybody's, to read: what is kept is not copied.
+    ReadOnly,
+}
+
+/// The output at a position of an answer, once.
+#[inline]
+pub(crate) fn output_of<'py>(
+    py: Python<'py>,
+    answer: &mut Answer<'_>,
+    position: usize,
+    handing: Handing,
+) -> PyResult<Bound<'py, PyAny>> {
+    match handing {
+        Handing::Private => object_of(py, answer.take(position)),
+        Handing::ReadOnly => match answer.take_read_only(position) {
+            ReadOnly::Tensor(tensor) => read_only_array_of(py, tensor),
+            ReadOnly::Other(value) => value_object(py, value, handing),
+        },
+    }
+}
 
 /// The outputs of a call, as `run` returns them.
 #[inline]
-pub(crate) fn list_of<'py>(py: Python<'py>, answer: &mut Answer<'_>) -> PyResult<Bound<'py, PyList>> {
+pub(crate) fn list_of<'py>(py: Python<'py>, answer: &mut Answer<'_>, handing: Handing) -> PyResult<Bound<'py, PyList>> {
     if answer.len() == 1 {
-        return PyList::new(py, [object_of(py, answer.take(0))?]);
+        return PyList::new(py, [output_of(py, answer, 0, handing)?]);
     }
     let objects = (0..answer.len())
-        .map(|position| object_of(py, answer.take(position)))
+        .map(|position| output_of(py, answer, position, handing))
         .collect::<PyResult<SmallVec<[_; 8]>>>()?;
     PyList::new(py, objects)
 }
@@ -29,20 +55,28 @@ pub(crate) fn list_of<'py>(py: Python<'py>, answer: &mut Answer<'_>) -> PyResult
 pub(crate) fn object_of<'py>(py: Python<'py>, output: Output<'_>) -> PyResult<Bound<'py, PyAny>> {
     match output {
         Output::Lent(view) => copied_array(py, view),
-        Output::Owned(value) => value_object(py, value),
+        Output::Owned(value) => value_object(py, value, Handing::Private),
     }
 }
 
 /// A value as onnxruntime gives it: arrays, lists, dictionaries, and `None` for what is absent.
 #[inline]
-fn value_object(py: Python<'_>, value: Value) -> PyResult<Bound<'_, PyAny>> {
+fn value_object(py: Python<'_>, value: Value, handing: Handing) -> PyResult<Bound<'_, PyAny>> {
     match value {
+        Value::Tensor(tensor) if handing == Handing::ReadOnly => read_only_array_of(py, Frozen::new(tensor)),
         Value::Tensor(tensor) => array_of(py, tensor),
-        Value::Strings(strings) => array_of_strings(py, &strings),
+        Value::Strings(strings) => {
+            let array = array_of_strings(py, &strings)?;
+            if handing == Handing::ReadOnly {
+                read_only(&array)
+            } else {
+                Ok(array)
+            }
+        }
         Value::Sequence { items, .. } => {
             let items = items
                 .into_iter()
-                .map(|item| value_object(py, item))
+                .map(|item| value_object(py, item, handing))
                 .collect::<PyResult<Vec<_>>>()?;
             Ok(PyList::new(py, items)?.into_any())
         }

@@ -17,7 +17,7 @@ mod striped;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use entry::Entry;
@@ -33,6 +33,7 @@ use crate::error::Result;
 use crate::flight::{Ending, Flights, Role};
 use crate::question::Question;
 use crate::runtime::{Answer, Call, Outputs};
+use crate::stats::{Latency, LatencySummary};
 use crate::ticket::PATIENCE;
 use sampling::Sampling;
 use shared::Shared;
@@ -40,6 +41,9 @@ use store::Store;
 
 pub(crate) use entry::copied;
 pub(crate) use key::Keyer;
+
+/// One hit in so many is timed.
+const TIMED: u64 = 64;
 
 /// How a cache is made.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +97,9 @@ pub struct PredictionCache {
     misses: AtomicU64,
     coalesced: AtomicU64,
     skipped: AtomicU64,
+    /// Whether the next look-up is timed.
+    is_timing: AtomicBool,
+    hit_latency: Latency,
 }
 
 /// What a look-up found.
@@ -132,6 +139,8 @@ impl PredictionCache {
             misses: AtomicU64::new(0),
             coalesced: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            is_timing: AtomicBool::new(true),
+            hit_latency: Latency::default(),
         }
     }
 
@@ -249,6 +258,37 @@ impl PredictionCache {
         self.store.get(key, || self.clock.now())
     }
 
+    #[inline]
+    fn get_at_once(&self, key: &Key) -> Option<Arc<Entry>> {
+        let (entry, hits) = self.store.get_at_once(key, || self.clock.now())?;
+        if hits.is_multiple_of(TIMED) {
+            self.is_timing.store(true, Ordering::Relaxed);
+        }
+        Some(entry)
+    }
+
+    /// When a look-up begins, if it is one to be timed.
+    #[inline]
+    fn start(&self) -> Option<Duration> {
+        self.is_timing.load(Ordering::Relaxed).then(|| self.clock.now())
+    }
+
+    /// Takes note of a call that was answered from what is kept, and of how long that took, if it was timed.
+    #[inline]
+    fn finish(&self, start: Option<Duration>) {
+        if let Some(start) = start {
+            self.is_timing.store(false, Ordering::Relaxed);
+            self.hit_latency.record(self.clock.now().saturating_sub(start));
+        }
+    }
+
+    /// How long it took to find the answer to a call, of one hit in 64: from the inputs that were read to the answer that
+    /// is still to be copied.
+    #[must_use]
+    pub fn hit_latency(&self) -> LatencySummary {
+        self.hit_latency.summary()
+    }
+
     /// Looks for the answer to a call; takes no longer than reading its inputs, and waits for nobody.
     #[inline]
     pub fn look_up(&self, call: &Call<'_>) -> Result<Arc<Entry>, Missed> {
@@ -256,10 +296,13 @@ impl PredictionCache {
             self.skipped.fetch_add(1, Ordering::Relaxed);
             return Err(Missed::Skipped);
         }
+        let start = self.start();
         let key = self.key(call);
-        let found = self.store.get_at_once(&key, || self.clock.now());
+        let found = self.get_at_once(&key);
         self.sampling.record(found.is_some(), || self.store.hits());
-        found.ok_or_else(|| Missed::Call(Arc::new(key)))
+        let entry = found.ok_or_else(|| Missed::Call(Arc::new(key)))?;
+        self.finish(start);
+        Ok(entry)
     }
 
     /// What a look-up has missed, in memory of its own, and what stands for that.
@@ -490,6 +533,19 @@ mod tests {
     }
 
     const ZEROS: [f32; 6] = [0.0; 6];
+
+    #[test]
+    fn the_first_hit_and_one_in_64_after_it_are_timed() {
+        let cache = cache();
+        let feeds = [floats(0, &[6], &ZEROS)];
+        let asked = call(&feeds, &[0]);
+        assert!(is_computed(&cache, &asked));
+        assert_eq!(cache.hit_latency().count, 0);
+        for _ in 0..129 {
+            assert!(!is_computed(&cache, &asked));
+        }
+        assert_eq!(cache.hit_latency().count, 3);
+    }
 
     #[test]
     fn equal_bytes_of_another_shape_are_another_question() {

@@ -229,6 +229,7 @@ impl PredictionCache {
             self.skipped.fetch_add(1, Ordering::Relaxed);
             return Err(Missed::Skipped);
         }
+        let start = self.start();
         let generation = self.generation.load(Ordering::Acquire);
         let Some(mut batch) = Batch::of(self, call, layout) else {
             return Err(Missed::Skipped);
@@ -245,7 +246,7 @@ impl PredictionCache {
                 slots.push(Slot::Missing(known));
                 continue;
             }
-            let found = self.store.get_at_once(&missing.key, || self.clock.now());
+            let found = self.get_at_once(&missing.key);
             self.sampling.record(found.is_some(), || self.store.hits());
             slots.push(if let Some(entry) = found {
                 Slot::Kept(entry)
@@ -269,9 +270,11 @@ impl PredictionCache {
             if batch.rows == 1
                 && let Some(entry) = entries.pop()
             {
+                self.finish(start);
                 return Ok(Found::Entry(entry));
             }
             let outputs = assembled(&entries, call.fetches, layout).ok_or(Missed::Skipped)?;
+            self.finish(start);
             return Ok(Found::Batch(Box::new(outputs)));
         }
         Err(Missed::Rows(Box::new(MissingRows {

@@ -133,17 +133,17 @@ impl Store {
         Some(entry)
     }
 
-    /// The same as a hit, without waiting for anyone; `None` also where somebody is adding or removing.
+    /// The same as a hit, with a count of some hits, this one the last; `None` also where somebody is adding or removing,
+    /// since it waits for nobody.
     #[inline]
-    pub(super) fn get_at_once(&self, key: &Key, now: impl FnOnce() -> Duration) -> Option<Arc<Entry>> {
+    pub(super) fn get_at_once(&self, key: &Key, now: impl FnOnce() -> Duration) -> Option<(Arc<Entry>, u64)> {
         let shard = self.shard(key.hash);
         let entry = shard.try_read(|table| found(table, key))??;
         if entry.expires_at.is_some_and(|end| now() >= end) {
             return None;
         }
         self.uses.record(&entry);
-        shard.count();
-        Some(entry)
+        Some((entry, shard.count()))
     }
 
     /// Keeps an entry in place of one with the same key, and evicts what is too much; false if it is too large by itself.

@@ -87,10 +87,10 @@ impl<T> Striped<T> {
         write(unsafe { &mut *self.value.get() })
     }
 
-    /// Counts something that this thread has done.
+    /// Counts something that this thread has done; how often the threads of its stripe have by now.
     #[inline]
-    pub(super) fn count(&self) {
-        self.stripes[stripe()].count.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count(&self) -> u64 {
+        self.stripes[stripe()].count.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// What all threads have counted.

@@ -15,7 +15,7 @@ use crate::cache::{self, Entry, Found};
 use crate::error::Result;
 use crate::pace::Workload;
 use crate::rows::Piece;
-use crate::tensor::{Owner, Tensor, TensorView, Value};
+use crate::tensor::{Frozen, Owner, Tensor, TensorView, Value};
 use ort::RunOptions;
 
 /// What an engine takes for one input.
@@ -237,6 +237,34 @@ impl Answer<'_> {
                 other => Output::Owned(cache::copied(other)),
             },
             Self::Computed(outputs) => outputs.take(position),
+        }
+    }
+}
+
+/// One output of a call that its caller may only read.
+#[derive(Debug)]
+pub enum ReadOnly {
+    /// A tensor, perhaps in the very memory of the cache.
+    Tensor(Frozen),
+    /// Anything else, which is the caller's own.
+    Other(Value),
+}
+
+impl Answer<'_> {
+    /// Takes the output at a position, which must be one, once, for a caller who only reads it: nothing kept is copied.
+    #[expect(unsafe_code, reason = "shares the memory of an entry")]
+    pub fn take_read_only(&mut self, position: usize) -> ReadOnly {
+        if let Self::Kept(entry) = &*self
+            && let Value::Tensor(tensor) = &entry.values()[position]
+        {
+            // SAFETY: used through `Frozen` alone, whose owner keeps the entry, and nobody writes to an entry.
+            let view = unsafe { tensor.view().duplicate() };
+            return ReadOnly::Tensor(Frozen::over(view, Owner::of_shared(entry.clone())));
+        }
+        match self.take(position) {
+            Output::Owned(Value::Tensor(tensor)) => ReadOnly::Tensor(Frozen::new(tensor)),
+            Output::Lent(view) => ReadOnly::Tensor(Frozen::new(Tensor::copied(view))),
+            Output::Owned(other) => ReadOnly::Other(other),
         }
     }
 }

@@ -164,6 +164,7 @@ impl fmt::Debug for Owner {
 #[expect(unsafe_code, reason = "an owner releases what a pointer stands for")]
 mod owner {
     use std::ffi::c_void;
+    use std::sync::Arc;
 
     use super::Owner;
 
@@ -187,6 +188,17 @@ mod owner {
             let data = bytes.as_mut_ptr();
             // SAFETY: `release` takes back exactly what `into_raw` gives away; bytes may be freed on any thread.
             (data, unsafe { Self::new(Box::into_raw(bytes).cast(), release) })
+        }
+
+        /// One of several owners, of what lies in `shared`.
+        pub(crate) fn of_shared<T: Send + Sync>(shared: Arc<T>) -> Self {
+            unsafe fn release<T>(pointer: *mut c_void) {
+                // SAFETY: `of_shared` made the pointer from an `Arc<T>`, and an owner releases once.
+                drop(unsafe { Arc::from_raw(pointer.cast::<T>().cast_const()) });
+            }
+            let pointer = Arc::into_raw(shared).cast_mut().cast();
+            // SAFETY: `release` takes back exactly what `into_raw` gives away, and `T` may be dropped on any thread.
+            unsafe { Self::new(pointer, release::<T>) }
         }
     }
 
@@ -292,6 +304,36 @@ impl Tensor {
             },
             owner,
         }
+    }
+}
+
+/// A tensor that nobody writes to any more: several may look at its memory.
+#[derive(Debug)]
+pub struct Frozen(Tensor);
+
+impl Frozen {
+    /// Gives up writing to a tensor.
+    #[must_use]
+    pub fn new(tensor: Tensor) -> Self {
+        Self(tensor)
+    }
+
+    /// The tensor of this view, which `owner` keeps as it is.
+    pub(crate) fn over(view: TensorView, owner: Owner) -> Self {
+        Self(Tensor::new(view, owner))
+    }
+
+    /// What the tensor looks like; valid while it lives, or the owner that it is turned into.
+    #[inline]
+    #[must_use]
+    pub fn view(&self) -> &TensorView {
+        self.0.view()
+    }
+
+    /// The owner by itself, for a caller that keeps the address and releases the memory later.
+    #[must_use]
+    pub fn into_owner(self) -> Owner {
+        self.0.into_owner()
     }
 }
 
