@@ -255,6 +255,32 @@ def test_bench_times_models_of_strings_and_maps() -> None:
         assert "answers: equal bit for bit" in succeed("bench", model(name), "--rounds", "1")
 
 
+def test_bench_times_hits_and_misses_of_a_cache() -> None:
+    lines = succeed("bench", model("double"), "--rounds", "2", "--cache").splitlines()
+    assert lines[13:15] == ["", "with a cache, median"]
+    assert lines[15].split() == ["call", "inferlite", "onnxruntime", "run", "ratio"]
+    assert lines[16].startswith("found ")
+    assert lines[17].startswith("looked up, run and kept ")
+    result = json.loads(succeed("bench", model("strings"), "--rounds", "2", "--cache", "--json"))
+    for way in ("hit", "miss"):
+        figures = result["cache"][way]
+        assert figures["rounds"] == 2
+        assert 0 < figures["ratio"]["low"] <= figures["ratio"]["p50"] <= figures["ratio"]["high"]
+    assert "cache" not in json.loads(succeed("bench", model("double"), "--rounds", "1", "--json"))
+
+
+def test_bench_caches_no_model_that_may_be_random(tmp_path: Path) -> None:
+    path = tmp_path / "dice.onnx"
+    path.write_bytes(
+        make_models.parse(
+            "dice (float[1] x) => (float[1] y) { [roll] r = RandomUniformLike(x) z = Sub(r, r) y = Add(x, z) }"
+        )
+    )
+    status, text = refuse("bench", str(path), "--cache", "--rounds", "1")
+    assert status != 0
+    assert "cannot be cached: node `roll`" in text
+
+
 class _Wrong:
     def __init__(self, session: Any, change: Any) -> None:
         self._session = session

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import inferlite
 from inferlite import demo
-from inferlite.cli import application, bench as bench_verb, demo as demo_verb
+from inferlite.cli import application, demo as demo_verb, sides
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "train_digits.py"
 
@@ -95,15 +95,29 @@ def test_the_demo_shows_accuracy_equality_and_costs(backend: str) -> None:
     assert text.isascii()
     assert "accuracy: 97.0% (524 of 540 held-out digits)\n" in text
     assert "answers: equal to onnxruntime's bit for bit, 540 digits one by one and together\n" in text
+    assert "cache: 540 of 540 answers found when asked again, equal bit for bit\n" in text
     assert text.count("% sure), right\n") == 3
     assert text.count("% sure), wrong, it is a ") == 1
-    for call in ("session.run, 1 digit", "session.bind, 1 digit", "model(x), 1 digit", "session.run, 64 digits"):
+    for call in (
+        "session.run, 1 digit",
+        "session.bind, 1 digit",
+        "model(x), 1 digit",
+        "model(x), 1 digit, found in a cache",
+        "session.run, 64 digits",
+    ):
         assert f"\n{call} " in text
 
 
 @pytest.mark.usefixtures("quick", "backend")
 def test_the_demo_fails_if_an_answer_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_verb, "first_difference", lambda *_: "output `label` differs")
+    monkeypatch.setattr(sides, "first_difference", lambda *_: "output `label` differs")
     result = CliRunner().invoke(application.app, ["demo"])
     assert result.exit_code == 3
     assert result.stderr.startswith("error: output `label` differs: ")
+
+
+@pytest.mark.usefixtures("quick", "backend")
+def test_the_demo_fails_if_an_answer_of_the_cache_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_verb, "first_difference", lambda *_: "output `label` differs")
+    result = CliRunner().invoke(application.app, ["demo"])
+    assert (result.exit_code, result.stderr) == (3, "error: the answers with a cache differ: output `label` differs\n")

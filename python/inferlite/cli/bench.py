@@ -12,8 +12,8 @@ import typer
 
 import inferlite
 from inferlite._measure import Comparison, paired_rounds
-from inferlite.cli.answers import first_difference
-from inferlite.cli.failures import DifferentAnswersError, refusals
+from inferlite.cli.cached import BUDGET, CacheCosts, measure_cache
+from inferlite.cli.failures import refusals
 from inferlite.cli.info import describe_runtime
 from inferlite.cli.inputs import RandomShapes, gather_inputs
 from inferlite.cli.options import (
@@ -27,14 +27,13 @@ from inferlite.cli.options import (
     check_model_path,
     session_options,
 )
+from inferlite.cli.sides import check_answers, open_both
 from inferlite.cli.terminal import Terminal, show_seconds, show_shape
 from inferlite.metadata import Signature, tensor_spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    import onnxruntime
 
 Rounds = Annotated[int, typer.Option("--rounds", min=1, max=100_000, help="Pairs of rounds, about 20 ms each.")]
 Threads = Annotated[
@@ -47,6 +46,9 @@ Threads = Annotated[
         "With more than one, idle threads of one side spin while the other runs.",
     ),
 ]
+Cached = Annotated[
+    bool, typer.Option("--cache", help="Time a hit and a miss of the prediction cache as well, with the same inputs.")
+]
 
 
 def bench(
@@ -57,6 +59,7 @@ def bench(
     seed: Seed = 0,
     rounds: Rounds = 100,
     threads: Threads = 1,
+    cache: Cached = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -67,9 +70,13 @@ def bench(
     slows the machine down slows both. The ratio is inferlite's time over onnxruntime's: below 1 is faster.
     The percentiles are of a call's mean time within each round.
 
+    With --cache, the answer that is found is compared first, too. A miss is a call that is looked up,
+    run and kept.
+
     Examples:
       inferlite bench model.onnx
       inferlite bench model.onnx --dim batch=32 --rounds 300
+      inferlite bench model.onnx --cache
       inferlite bench model.onnx --input x=x.npy --json | jq .ratio.p50
     """
     check_model_path(model)
@@ -79,14 +86,27 @@ def bench(
         ours, theirs = open_both(model, is_verbose=verbose, threads=threads)
         feed = gather_inputs(_signature(ours), inputs, random_shapes, seed=seed)
         outputs = check_answers(ours, theirs, feed)
+        cached = None
+        if cache:
+            options = session_options(is_verbose=verbose, threads=threads)
+            cached = inferlite.InferenceSession(model, options, cache=BUDGET)
     comparison = paired_rounds(
         lambda: ours.run(None, feed),
         lambda: theirs.run(None, feed),
         rounds=rounds,
         track=lambda items: terminal.rounds(items, total=rounds, text="timing"),
     )
+    costs = None
+    if cached is not None:
+        costs = measure_cache(
+            cached,
+            theirs,
+            feed,
+            rounds=rounds,
+            track=lambda items: terminal.rounds(items, total=rounds, text="timing the cache"),
+        )
     if as_json:
-        terminal.line(json.dumps(_to_json(model, feed, threads, comparison), indent=2))
+        terminal.line(json.dumps(_to_json(model, feed, threads, comparison, costs), indent=2))
         return
     terminal.fields(
         [
@@ -98,37 +118,8 @@ def bench(
     )
     terminal.line()
     show_comparison(terminal, comparison)
-
-
-def open_both(
-    model: Path, *, is_verbose: bool, threads: int
-) -> tuple[inferlite.InferenceSession, onnxruntime.InferenceSession]:
-    """Open `model` in inferlite and in onnxruntime, with the same settings."""
-    import onnxruntime  # noqa: PLC0415 - its import takes a while
-
-    ours = inferlite.InferenceSession(model, session_options(is_verbose=is_verbose, threads=threads))
-    theirs = onnxruntime.InferenceSession(model, session_options(is_verbose=is_verbose, threads=threads))
-    return ours, theirs
-
-
-def check_answers(
-    ours: inferlite.InferenceSession, theirs: onnxruntime.InferenceSession, feed: Mapping[str, Any]
-) -> int:
-    """Compare the outputs of both for `feed`; returns their number.
-
-    Raises:
-        DifferentAnswersError: a bit differs.
-    """
-    names = [output.name for output in theirs.get_outputs()]
-    expected = theirs.run(None, dict(feed))
-    difference = first_difference(names, ours.run(None, dict(feed)), expected)
-    if difference is None:
-        return len(names)
-    if first_difference(names, theirs.run(None, dict(feed)), expected) is not None:
-        message = f"{difference}: onnxruntime's own answers differ from call to call, the model is random"
-    else:
-        message = f"the answers differ: {difference}"
-    raise DifferentAnswersError(message)
+    if costs is not None:
+        _show_cache(terminal, costs)
 
 
 def show_comparison(terminal: Terminal, comparison: Comparison) -> None:
@@ -142,6 +133,18 @@ def show_comparison(terminal: Terminal, comparison: Comparison) -> None:
     terminal.bars([(name, spread.p50, show_seconds(spread.p50)) for name, spread in sides])
     terminal.line()
     terminal.fields([("ratio", show_ratio(comparison))])
+
+
+def _show_cache(terminal: Terminal, costs: CacheCosts) -> None:
+    terminal.heading("with a cache, median")
+    terminal.table(
+        ["call", ">inferlite", ">onnxruntime run", ">ratio"],
+        [
+            [name, show_seconds(comparison.ours_spread.p50), show_seconds(comparison.theirs_spread.p50), ratio]
+            for name, comparison in (("found", costs.hit), ("looked up, run and kept", costs.miss))
+            for ratio in [f"{comparison.ratio_spread.p50:.3f}"]
+        ],
+    )
 
 
 def show_ratio(comparison: Comparison) -> str:
@@ -172,20 +175,29 @@ def _kind(value: Any) -> str:  # noqa: ANN401 - any model value
     return f"{dtype} {show_shape(value.shape)}"
 
 
-def _to_json(model: Path, feed: Mapping[str, Any], threads: int, comparison: Comparison) -> dict[str, Any]:
-    low, high = comparison.ratio_interval
+def _to_json(
+    model: Path, feed: Mapping[str, Any], threads: int, comparison: Comparison, costs: CacheCosts | None
+) -> dict[str, Any]:
     return {
         "model": str(model),
         "inputs": {name: _kind(value) for name, value in feed.items()},
         "answers_equal": True,
         "threads": threads,
-        "rounds": comparison.rounds,
-        "calls_per_round": comparison.calls_per_round,
         "unit": "seconds per call",
-        "ours": asdict(comparison.ours_spread),
-        "theirs": asdict(comparison.theirs_spread),
-        "ratio": {**asdict(comparison.ratio_spread), "low": low, "high": high, "confidence": 0.95},
+        **_figures(comparison),
+        **({} if costs is None else {"cache": {"hit": _figures(costs.hit), "miss": _figures(costs.miss)}}),
         "python": platform.python_version(),
         "machine": platform.machine(),
         **describe_runtime(),
+    }
+
+
+def _figures(comparison: Comparison) -> dict[str, Any]:
+    low, high = comparison.ratio_interval
+    return {
+        "rounds": comparison.rounds,
+        "calls_per_round": comparison.calls_per_round,
+        "ours": asdict(comparison.ours_spread),
+        "theirs": asdict(comparison.theirs_spread),
+        "ratio": {**asdict(comparison.ratio_spread), "low": low, "high": high, "confidence": 0.95},
     }

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import inferlite
 from inferlite._measure import Comparison, paired_rounds
-from inferlite.cli.bench import check_answers, open_both
-from inferlite.cli.failures import refusals
+from inferlite.cli.answers import first_difference
+from inferlite.cli.failures import DifferentAnswersError, refusals
 from inferlite.cli.options import Verbose, session_options
+from inferlite.cli.sides import check_answers, open_both
 from inferlite.cli.terminal import Terminal, show_seconds
 from inferlite.demo import MODEL_PATH, Digits, choose_samples, draw, load_samples
 
@@ -33,7 +34,9 @@ def demo(verbose: Verbose = False) -> None:
     terminal = Terminal()
     digits = load_samples()
     with refusals():
-        model = inferlite.load(MODEL_PATH, session_options=session_options(is_verbose=verbose, threads=1))
+        options = session_options(is_verbose=verbose, threads=1)
+        model = inferlite.load(MODEL_PATH, session_options=options)
+        cached = inferlite.load(MODEL_PATH, session_options=options, cache="16MB")
         answer = model(digits.pixels)
     labels, probabilities = answer["label"], answer["probabilities"]
 
@@ -45,16 +48,36 @@ def demo(verbose: Verbose = False) -> None:
     check_answers(ours, theirs, {"pixels": digits.pixels})
     for pixels in digits.pixels:
         check_answers(ours, theirs, {"pixels": pixels[None]})
+    found = _check_cache(cached, model, digits)
     terminal.line()
     terminal.fields(
         [
             ("accuracy", f"{correct / len(digits):.1%} ({correct} of {len(digits)} held-out digits)"),
             ("answers", f"equal to onnxruntime's bit for bit, {len(digits)} digits one by one and together"),
+            ("cache", f"{found} of {len(digits)} answers found when asked again, equal bit for bit"),
         ]
     )
-    _show_costs(terminal, digits, model, ours, theirs)
+    _show_costs(terminal, digits, model, cached, ours, theirs)
     if inferlite.backend == "python":
         terminal.line("note: this is the Python back end, which gives the same answers but saves no time")
+
+
+def _check_cache(cached: inferlite.Model, model: inferlite.Model, digits: Digits) -> int:
+    """Ask for every digit twice, and compare; returns how many answers were found the second time.
+
+    Raises:
+        DifferentAnswersError: A bit differs.
+    """
+    for pixels in digits.pixels:
+        plain = model(pixels[None])
+        for _ in range(2):
+            given = cached(pixels[None])
+            difference = first_difference([*plain], [*given.values()], [*plain.values()])
+            if difference is not None:
+                message = f"the answers with a cache differ: {difference}"
+                raise DifferentAnswersError(message)
+    stats = cached.stats().cache
+    return 0 if stats is None else stats.hits
 
 
 def _show_digits(
@@ -78,6 +101,7 @@ def _show_costs(
     terminal: Terminal,
     digits: Digits,
     model: inferlite.Model,
+    cached: inferlite.Model,
     ours: inferlite.InferenceSession,
     theirs: onnxruntime.InferenceSession,
 ) -> None:
@@ -87,6 +111,7 @@ def _show_costs(
         ("session.run, 1 digit", one, lambda: ours.run(None, {"pixels": one})),
         ("session.bind, 1 digit", one, call),
         ("model(x), 1 digit", one, lambda: model(one)),
+        ("model(x), 1 digit, found in a cache", one, lambda: cached(one)),
         (f"session.run, {BATCH} digits", many, lambda: ours.run(None, {"pixels": many})),
     ]
     turns = terminal.rounds(range(len(rows) * ROUNDS), total=len(rows) * ROUNDS, text="timing")
