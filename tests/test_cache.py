@@ -469,6 +469,38 @@ def test_random_nodes_are_found_where_they_hide(what: str, tmp_path: Path) -> No
             inferlite.load(source, cache="1MB")
 
 
+@pytest.mark.parametrize("form", ["a weight", "a constant", "a raw weight", "a weight in a branch"])
+@pytest.mark.parametrize("trains", [False, True])
+def test_a_dropout_that_never_trains_is_not_random(form: str, trains: bool) -> None:
+    drop, truth = "[drop] y = Dropout(x, r, t)", str(int(trains))
+    weight, constant = f", bool t = {{{truth}}}", f"t = Constant<value = bool {{{truth}}}>()"
+    weights, nodes = ("", f"{constant} {drop}") if form == "a constant" else (weight, drop)
+    content = make_models.parse(f"g (float[n] x) => (float[n] y) <float r = {{0.5}}{weights}> {{ {nodes} }}")
+    if form != "a constant":
+        model = onnx.load_from_string(content)
+        if form == "a raw weight":
+            weight = model.graph.initializer[1]
+            weight.CopyFrom(onnx.helper.make_tensor("t", weight.data_type, [], bytes([trains]), raw=True))
+        if form == "a weight in a branch":
+            branch = onnx.helper.make_graph(
+                model.graph.node, "b", [], [onnx.helper.make_tensor_value_info("y", 1, ["n"])], model.graph.initializer
+            )
+            choice = onnx.helper.make_tensor_value_info("c", onnx.TensorProto.BOOL, [])
+            node = onnx.helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+            graph = onnx.helper.make_graph([node], "g", [*model.graph.input, choice], model.graph.output)
+            model.graph.CopyFrom(graph)
+        content = model.SerializeToString()
+    if trains:
+        with pytest.raises(ModelLoadError, match=r"cannot be cached: node `drop` \(Dropout\)"):
+            inferlite.load(content, cache="1MB")
+        return
+    model = inferlite.load(content, cache="1MB")
+    feed = {"x": f32(1.0, 2.0)} | ({"c": np.ones((), np.bool_)} if form == "a weight in a branch" else {})
+    for _ in range(2):
+        assert model(feed).tolist() == [1.0, 2.0]
+    assert model.stats().cache.hits == 1
+
+
 def test_a_file_that_is_not_there_or_no_model_says_so() -> None:
     with pytest.raises(ModelLoadError, match="cannot be loaded"):
         inferlite.load("missing.onnx", cache="1MB")

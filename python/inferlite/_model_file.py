@@ -7,9 +7,10 @@ weights above all.
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,6 +43,9 @@ RANDOM: Final = frozenset(
     }
 )
 """Operators that draw random numbers; as in the core's `graph.rs`."""
+
+BOOL: Final = 9
+"""ONNX's number for truth values."""
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
@@ -125,10 +129,10 @@ def _read_natively(path: Path) -> Mapping[str, Any]:
 def _decode_model(data: memoryview) -> Mapping[str, Any]:
     facts: dict[str, Any] = {"ir_version": 0, "producer_name": "", "producer_version": "", "opsets": {}}
     operators: Counter[str] = Counter()
-    nodes: list[_Node] = []
+    found = _Found()
     functions: set[tuple[str, str]] = set()
-    for field, value in _fields(data):
-        match field, value:
+    for number, value in _fields(data):
+        match number, value:
             case 1, int():
                 facts["ir_version"] = value
             case 2, memoryview():
@@ -136,22 +140,37 @@ def _decode_model(data: memoryview) -> Mapping[str, Any]:
             case 3, memoryview():
                 facts["producer_version"] = _text(value)
             case 7, memoryview():
-                facts["graph_name"] = _visit(value, nodes, node_field=1, depth=0)
+                facts["graph_name"] = _visit(value, found, depth=0)
             case 8, memoryview():
                 opset = dict(_fields(value))
                 version = opset.get(2)
                 facts["opsets"][_text(opset.get(1))] = version if isinstance(version, int) else 0
             case 25, memoryview():
-                _visit(value, nodes, node_field=7, depth=0)
+                _visit_function(value, found)
                 function = dict(_fields(value))
                 functions.add((_text(function.get(10)), _text(function.get(1))))
     if "graph_name" not in facts:
         message = "not an ONNX model: there is no graph in it"
         raise ValueError(message)
-    operators.update(node.operator for node in nodes)
-    random = next((node for node in nodes if node.may_be_random(functions)), None)
-    found = None if random is None else f"node `{random.name}` ({random.operator})"
-    return {**facts, "operators": operators, "random_node": found}
+    operators.update(node.operator for node in found.nodes)
+    falsehoods = found.false_names - found.other_names
+    random = next((node for node in found.nodes if node.may_be_random(functions, falsehoods)), None)
+    text = None if random is None else f"node `{random.name}` ({random.operator})"
+    return {**facts, "operators": operators, "random_node": text}
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the graphs and functions of a file hold."""
+
+    nodes: list[_Node] = field(default_factory=list)
+    false_names: set[str] = field(default_factory=set)
+    """Names that are a constant false somewhere."""
+    other_names: set[str] = field(default_factory=set)
+    """Names that are something else somewhere."""
+
+    def define(self, name: str, *, is_false: bool) -> None:
+        (self.false_names if is_false else self.other_names).add(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,47 +184,94 @@ class _Node:
     def operator(self) -> str:
         return f"{self.domain}::{self.op_type}" if self.domain else self.op_type
 
-    def may_be_random(self, functions: set[tuple[str, str]]) -> bool:
+    def may_be_random(self, functions: set[tuple[str, str]], falsehoods: set[str]) -> bool:
         if (self.domain, self.op_type) in functions:
             return False
-        can_train = self.op_type == "Dropout" and any(self.inputs[2:3])
+        can_train = self.op_type == "Dropout" and any(name and name not in falsehoods for name in self.inputs[2:3])
         return self.domain not in KNOWN_DOMAINS or self.op_type in RANDOM or can_train
 
 
-def _visit(data: memoryview, nodes: list[_Node], *, node_field: int, depth: int) -> str:
-    """Gather the nodes of a graph (nodes in field 1) or a function (7); returns the graph's name."""
+def _visit(data: memoryview, found: _Found, *, depth: int) -> str:
+    """Gather what a graph holds; returns its name."""
     if depth > DEEPEST_GRAPH:
         message = "not an ONNX model: nested too deep"
         raise ValueError(message)
     name = ""
-    for field, value in _fields(data):
-        if isinstance(value, int):
-            continue
-        if field == node_field:
-            _visit_node(value, nodes, depth)
-        elif field == 2:  # noqa: PLR2004 - GraphProto.name
-            name = _text(value)
+    for number, value in _fields(data):
+        match number, value:
+            case 1, memoryview():
+                _visit_node(value, found, depth)
+            case 2, memoryview():
+                name = _text(value)
+            case 5, memoryview():
+                found.define(_tensor_name(value), is_false=_is_false(value))
+            case 11, memoryview():
+                found.define(_text(dict(_fields(value)).get(1)), is_false=False)
     return name
 
 
-def _visit_node(data: memoryview, nodes: list[_Node], depth: int) -> None:
+def _visit_function(data: memoryview, found: _Found) -> None:
+    for number, value in _fields(data):
+        match number, value:
+            case 4, memoryview():
+                found.define(_text(value), is_false=False)
+            case 7, memoryview():
+                _visit_node(value, found, 0)
+
+
+def _visit_node(data: memoryview, found: _Found, depth: int) -> None:
     texts = {3: "", 4: "", 7: ""}
     inputs: list[str] = []
+    outputs: list[str] = []
     bodies: list[memoryview] = []
-    for field, value in _fields(data):
-        match field, value:
+    holds_false = False
+    for number, value in _fields(data):
+        match number, value:
             case 1, memoryview():
                 inputs.append(_text(value))
+            case 2, memoryview():
+                outputs.append(_text(value))
             case 3 | 4 | 7, memoryview():
-                texts[field] = _text(value)
+                texts[number] = _text(value)
             case 5, memoryview():
                 # AttributeProto: one graph, or several.
                 bodies += [
                     graph for inner, graph in _fields(value) if inner in {6, 11} and isinstance(graph, memoryview)
                 ]
-    nodes.append(_Node(texts[3], texts[7], texts[4], tuple(inputs)))
+                attribute = dict(_fields(value))
+                holds_false |= _text(attribute.get(1)) == "value" and _is_false(attribute.get(5))
+    node = _Node(texts[3], texts[7], texts[4], tuple(inputs))
+    found.nodes.append(node)
+    for output in outputs:
+        found.define(output, is_false=node.operator == "Constant" and holds_false)
     for body in bodies:
-        _visit(body, nodes, node_field=1, depth=depth + 1)
+        _visit(body, found, depth=depth + 1)
+
+
+def _tensor_name(data: memoryview) -> str:
+    return next((_text(value) for number, value in _fields(data) if number == 8), "")  # noqa: PLR2004 - TensorProto
+
+
+def _is_false(data: object) -> bool:
+    """Whether a tensor is one truth value, and false."""
+    if not isinstance(data, memoryview):
+        return False
+    count, dtype = 1, 0
+    content: list[int] = []
+    for number, value in _fields(data):
+        match number, value:
+            case 1, int():
+                count *= value
+            case 1, memoryview():
+                count *= math.prod(_varints(value))
+            case 2, int():
+                dtype = value
+            case 5, int():
+                content.append(value)
+            case 5 | 9, memoryview():
+                # Integers or raw bytes: a zero is one byte in both.
+                content += value[:2]
+    return dtype == BOOL and count == 1 and content == [0]
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
@@ -230,6 +296,15 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             raise ValueError(message)
         yield field, data[at : at + size]
         at += size
+
+
+def _varints(data: memoryview) -> list[int]:
+    numbers = []
+    at = 0
+    while at < len(data):
+        number, at = _varint(data, at)
+        numbers.append(number)
+    return numbers
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:

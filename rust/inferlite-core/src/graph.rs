@@ -140,6 +140,9 @@ pub struct Function {
     /// The operator's name.
     #[prost(string, tag = "1")]
     pub name: String,
+    /// The names of what it takes.
+    #[prost(string, repeated, tag = "4")]
+    pub input: Vec<String>,
     /// The nodes.
     #[prost(message, repeated, tag = "7")]
     pub node: Vec<Node>,
@@ -404,23 +407,44 @@ impl ModelFile {
     #[must_use]
     pub fn random_node(&self) -> Option<String> {
         let mut found = None;
+        let mut falsehoods = None;
         self.visit(&mut |node| {
-            if found.is_none() && self.may_be_random(node) {
+            let mut trains = |input: &str| !falsehoods.get_or_insert_with(|| self.falsehoods()).contains(input);
+            if found.is_none() && self.may_be_random(node, &mut trains) {
                 found = Some(format!("node `{}` ({})", node.name, node.operator()));
             }
         });
         found
     }
 
-    fn may_be_random(&self, node: &Node) -> bool {
+    fn may_be_random(&self, node: &Node, trains: &mut dyn FnMut(&str) -> bool) -> bool {
         let operator = node.op_type.as_str();
         let is_function = |function: &Function| function.name == operator && function.domain == node.domain;
         if self.functions.iter().any(is_function) {
             // Its nodes are looked at by themselves.
             return false;
         }
-        let can_train = operator == "Dropout" && node.input.get(2).is_some_and(|input| !input.is_empty());
-        !KNOWN_DOMAINS.contains(&node.domain.as_str()) || RANDOM.contains(&operator) || can_train
+        let mut can_train = || {
+            let training_mode = node.input.get(2).filter(|input| !input.is_empty());
+            operator == "Dropout" && training_mode.is_some_and(|input| trains(input))
+        };
+        !KNOWN_DOMAINS.contains(&node.domain.as_str()) || RANDOM.contains(&operator) || can_train()
+    }
+
+    /// The names that are a constant false, and nothing else in any graph or function.
+    fn falsehoods(&self) -> HashSet<String> {
+        let (mut constant, mut other) = (HashSet::new(), HashSet::new());
+        let mut define = |name: &str, is_false: bool| {
+            let names = if is_false { &mut constant } else { &mut other };
+            names.insert(name.to_owned());
+        };
+        let graphs = self.graph.iter();
+        graphs.for_each(|graph| graph.define_names(&mut define));
+        for function in &self.functions {
+            function.input.iter().for_each(|name| define(name, false));
+            define_outputs(&function.node, &mut define);
+        }
+        &constant - &other
     }
 
     fn visit(&self, see: &mut dyn FnMut(&Node)) {
@@ -476,6 +500,35 @@ fn visit_nodes(nodes: &[Node], see: &mut dyn FnMut(&Node)) {
         for attribute in &node.attribute {
             for graph in attribute.g.iter().chain(&attribute.graphs) {
                 visit_nodes(&graph.node, see);
+            }
+        }
+    }
+}
+
+impl Graph {
+    /// Says of every name in it and its bodies whether it is a constant false there.
+    fn define_names(&self, define: &mut dyn FnMut(&str, bool)) {
+        for input in &self.input {
+            define(&input.name, false);
+        }
+        for weight in &self.initializer {
+            define(&weight.name, weight.is_false());
+        }
+        define_outputs(&self.node, define);
+    }
+}
+
+// Bounded as `visit_nodes` is.
+fn define_outputs(nodes: &[Node], define: &mut dyn FnMut(&str, bool)) {
+    for node in nodes {
+        let is_value = |attribute: &Attribute| attribute.name == "value";
+        let value = node.attribute.iter().find(|attribute| is_value(attribute));
+        let is_false =
+            node.operator() == "Constant" && value.and_then(|value| value.t.as_ref()).is_some_and(Weight::is_false);
+        node.output.iter().for_each(|name| define(name, is_false));
+        for attribute in &node.attribute {
+            for graph in attribute.g.iter().chain(&attribute.graphs) {
+                graph.define_names(define);
             }
         }
     }
@@ -625,6 +678,7 @@ mod tests {
             name: "Own".into(),
             domain: "my.domain".into(),
             node: nodes,
+            ..Function::default()
         };
         let calling = |nodes| ModelFile {
             functions: vec![function(nodes)],
@@ -641,6 +695,60 @@ mod tests {
             None
         );
         assert!(model(vec![dropout(&["x", "", "training"])]).random_node().is_some());
+    }
+
+    #[test]
+    fn a_dropout_that_a_constant_keeps_from_training_is_not_random() {
+        let dropout = Node {
+            op_type: "Dropout".into(),
+            input: ["x", "", "training"].map(String::from).to_vec(),
+            ..Node::default()
+        };
+        let says = |truth| Weight::of_truth("training", truth);
+        let constant = |truth| Node {
+            op_type: "Constant".into(),
+            output: vec!["training".into()],
+            attribute: vec![Attribute {
+                name: "value".into(),
+                t: Some(says(truth)),
+                ..Attribute::default()
+            }],
+            ..Node::default()
+        };
+        let named = ValueInfo {
+            name: "training".into(),
+            r#type: None,
+        };
+        let is_random = |node: Vec<Node>, initializer: Vec<Weight>, input: Vec<ValueInfo>| {
+            let graph = Some(Graph {
+                node,
+                initializer,
+                input,
+                ..Graph::default()
+            });
+            let file = ModelFile {
+                graph,
+                ..ModelFile::default()
+            };
+            file.random_node().is_some()
+        };
+        assert!(!is_random(vec![constant(false), dropout.clone()], vec![], vec![]));
+        assert!(is_random(vec![constant(true), dropout.clone()], vec![], vec![]));
+        assert!(!is_random(vec![dropout.clone()], vec![says(false)], vec![]));
+        assert!(is_random(vec![dropout.clone()], vec![says(true)], vec![]));
+        // A caller may override it, and a body may call something else by its name.
+        assert!(is_random(vec![dropout.clone()], vec![says(false)], vec![named]));
+        let mut branch = constant(true);
+        branch.op_type = "If".into();
+        branch.output.clear();
+        branch.attribute[0] = Attribute {
+            g: Some(Graph {
+                node: vec![constant(true)],
+                ..Graph::default()
+            }),
+            ..Attribute::default()
+        };
+        assert!(is_random(vec![dropout, branch], vec![says(false)], vec![]));
     }
 
     #[test]

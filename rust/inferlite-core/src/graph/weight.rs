@@ -55,6 +55,23 @@ impl Weight {
         }
     }
 
+    /// A truth value.
+    #[cfg(test)]
+    pub(super) fn of_truth(name: &str, truth: bool) -> Self {
+        Self {
+            name: name.into(),
+            data_type: Dtype::Bool as i32,
+            int32_data: vec![i32::from(truth)],
+            ..Self::default()
+        }
+    }
+
+    /// Whether it is one truth value, and false.
+    #[must_use]
+    pub(super) fn is_false(&self) -> bool {
+        Dtype::from_onnx(self.data_type) == Dtype::Bool && self.integers().is_some_and(|numbers| numbers == [0])
+    }
+
     /// The integers in C order; `None` for other types, and where there are too many to have been read.
     #[must_use]
     pub fn integers(&self) -> Option<Vec<i64>> {
