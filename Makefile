@@ -10,6 +10,10 @@ BENCH_ARGS ?=
 # 1 installs and tests the wheel that would be published (glibc 2.28, linked by zig) instead of one for this machine.
 PORTABLE ?= 0
 
+# How long and which: `make soak SOAK_TESTS=tests` takes hours.
+SOAK_SECONDS ?= 60
+SOAK_TESTS ?= tests/hostile/test_cache_soak.py
+
 # The tests that must also pass on the oldest onnxruntime: the others do not depend on its version.
 FLOOR_TESTS ?= tests
 
@@ -115,6 +119,10 @@ stubtest: $(INSTALLED) $(VENV)/.packages-lint ## The stub of the native module a
 rust-test: $(VENV)/.packages ## The Rust tests and the examples in the Rust documentation
 	scripts/with_libraries.sh $(BIN)/python cargo nextest run --workspace --locked
 	scripts/with_libraries.sh $(BIN)/python cargo test --package inferlite-core --locked --doc
+
+.PHONY: soak
+soak: $(INSTALLED) $(VENV)/.packages-test ## The tests that press for SOAK_SECONDS each
+	INFERLITE_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/pytest -m soak $(SOAK_TESTS) $(PYTEST_ARGS)
 
 .PHONY: test-floor
 test-floor: ## The tests against the oldest onnxruntime that is supported

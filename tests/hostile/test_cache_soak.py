@@ -15,30 +15,37 @@ SECONDS: Final = float(os.environ.get("INFERLITE_SOAK_SECONDS", "60"))
 """How long each test presses; CI takes less."""
 
 PRESSURE = """
-import gc, sys, threading, time
+import gc, itertools, sys, threading, time
 import memory, numpy
 import inferlite, make_models
 
-BUDGET = 64_000_000
+BUDGET = {budget}
 content = make_models.parse("double (float[n,m] x) => (float[n,m] y) {{ y = Add(x, x) }}")
 model = inferlite.load(content, cache=inferlite.Cache(max_bytes=BUDGET, policy={policy!r}, by={by!r}, copy={copy}))
 plain = inferlite.load(content)
 stop = time.monotonic() + {seconds}
-calls, problems = [0] * 16, []
+calls, problems, full = [0] * 16, [], threading.Event()
 
 def press(number):
     drawn = numpy.random.default_rng(number)
+    news = itertools.count(1_000_000 + number, 16)
     try:
         while time.monotonic() < stop:
-            # Four times as many answers as there is room for, of sizes with a key of bytes and with one of a digest.
+            # More than there is room for, of sizes with a key of bytes and with one of a digest; nothing but new ones
+            # until it is full.
             width = int(drawn.choice([1, 16, 1_000, 5_000]))
-            first = int(drawn.zipf(1.2)) % 20_000
+            is_full = full.is_set() or calls[number] % 50 == 0 and model.cache.stats().bytes > 0.95 * BUDGET
+            if is_full:
+                full.set()
+            first = int(drawn.zipf(1.2)) % 100_000 if is_full else next(news)
             x = numpy.full((1 + first % 3, width), first, numpy.float32)
-            y = model(x)
-            assert y.shape == x.shape and (y == x + x).all(), (first, width)
-            assert y.flags.writeable is {copy}
-            if y.flags.writeable:
-                y[:] = -1
+            x += numpy.arange(len(x), dtype=numpy.float32)[:, None] / 4
+            for _ in range(2):  # found the second time, or the cache would turn itself down
+                y = model(x)
+                assert y.shape == x.shape and (y == x + x).all(), (first, width)
+                assert y.flags.writeable is {copy}
+                if y.flags.writeable:
+                    y[:] = -1
             calls[number] += 1
     except BaseException as error:
         problems.append(repr(error))
@@ -57,13 +64,11 @@ gc.collect()
 stats = model.stats().cache
 assert stats.bytes <= BUDGET, stats
 grown = memory.resident() - before
-print(sum(calls), stats, grown, file=sys.stderr)
+print(sum(calls), 'calls', stats, grown, 'bytes grown', flush=True)
 assert stats.hits > 0
-if stats.evictions:
-    # Full: what it takes is what it was allowed.
-    assert stats.bytes > 0.9 * BUDGET, stats
-assert grown <= 1.1 * BUDGET, grown
-print(stats.evictions)
+assert stats.evictions > 0
+assert stats.bytes > 0.9 * BUDGET, stats
+assert grown <= {most} * BUDGET, grown
 """
 
 
@@ -78,5 +83,7 @@ def test_16_threads_press_for_room(
 ) -> None:
     if backend == "python" and by == "row":
         pytest.skip("the Python back end has no cache by row")
-    code = PRESSURE.format(policy=policy, by=by, copy=copy, seconds=SECONDS)
-    child.run(code, child_environment, limit=SECONDS + 60)
+    # Objects of Python lie where its allocators put them, and are counted by estimate; they are slower to make, too.
+    budget, most = (256_000_000, 1.1) if backend == "native" else (32_000_000, 2.0)
+    code = PRESSURE.format(policy=policy, by=by, copy=copy, seconds=SECONDS, budget=budget, most=most)
+    print(child.run(code, child_environment, limit=SECONDS + 60))

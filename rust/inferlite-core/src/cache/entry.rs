@@ -1,23 +1,33 @@
+#![expect(unsafe_code, reason = "describes tensors inside its own block")]
 //! One answer that is kept.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::time::Duration;
 
-use super::key::Key;
-use crate::runtime::Outputs;
-use crate::tensor::{Map, MapKeys, MapValues, Tensor, Value};
+use smallvec::SmallVec;
 
-/// What an entry takes beside its key and values: the entry itself with its counts of references, its place in the table,
-/// at most twice as large as it is full, its place in the order of use, and what the allocator adds to its parts.
+use super::key::Key;
+use super::memory::{Block, Memory};
+use crate::runtime::{Kept, Outputs};
+use crate::tensor::{Map, MapKeys, MapValues, Owner, Tensor, TensorView, Value};
+
+/// What an allocation takes beside its bytes, on average.
+const MALLOC: usize = 16;
+
+/// What an entry takes beside its block and values: the entry itself with its counts of references, its place in the
+/// table, at most twice as large as it is full, and its place in the order of use.
 const BOOKKEEPING: usize =
-    4 * MALLOC + size_of::<Entry>() + 2 * size_of::<usize>() + 2 * (size_of::<usize>() + 1) + 3 * size_of::<u64>();
+    MALLOC + size_of::<Entry>() + 2 * size_of::<usize>() + 2 * (size_of::<usize>() + 1) + 3 * size_of::<u64>();
 
 /// The outputs of one call, in memory of their own.
 #[derive(Debug)]
 pub struct Entry {
     pub(super) hash: u64,
-    pub(super) words: Box<[u64]>,
-    pub(super) values: Vec<Value>,
+    /// The outputs; tensors lie in the block, which is dropped later.
+    values: SmallVec<[Value; 1]>,
+    /// The words of the key and the bytes of the tensors; an answer that is handed over and never kept has none.
+    block: Option<Block>,
     pub(super) bytes: usize,
     pub(super) expires_at: Option<Duration>,
     /// When it was used last.
@@ -29,32 +39,70 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A compact copy of outputs, which keeps nothing else alive.
-    pub(super) fn new(key: &Key, outputs: &Outputs<'_>, expires_at: Option<Duration>) -> Self {
-        Self::of_values(key.hash, &key.words, outputs.copied(), expires_at)
+    /// A compact copy of outputs, which keeps nothing else alive; `None` where there is no memory for it.
+    pub(super) fn new(
+        memory: &Arc<Memory>,
+        key: &Key,
+        outputs: &Outputs<'_>,
+        expires_at: Option<Duration>,
+    ) -> Option<Self> {
+        let tensors = outputs.kept().filter_map(|kept| match kept {
+            Kept::Tensor(view) => Some(view),
+            Kept::Other(_) => None,
+        });
+        let block = Block::new(memory, &key.words, tensors.clone())?;
+        let mut places = block.places(tensors);
+        let values = outputs.kept().filter_map(|kept| match kept {
+            Kept::Tensor(_) => places.next().map(|(place, view)| inside(place, view)),
+            Kept::Other(value) => Some(copied(value)),
+        });
+        let values = values.collect();
+        drop(places);
+        Some(Self::with_size(key.hash, values, Some(block), expires_at))
+    }
+
+    /// The same of values, which are given back where there is no memory for them, and of the words of a key.
+    pub(super) fn of_values(
+        memory: &Arc<Memory>,
+        hash: u64,
+        words: &[u64],
+        values: Vec<Value>,
+        expires_at: Option<Duration>,
+    ) -> Result<Self, Vec<Value>> {
+        let tensors = values.iter().filter_map(|value| match value {
+            Value::Tensor(tensor) => Some(tensor.view()),
+            _ => None,
+        });
+        let Some(block) = Block::new(memory, words, tensors.clone()) else {
+            return Err(values);
+        };
+        let mut inner: SmallVec<[Value; 2]> = block.places(tensors).map(|(place, view)| inside(place, view)).collect();
+        inner.reverse();
+        let values = values.into_iter().map(|value| match value {
+            Value::Tensor(_) => inner.pop().unwrap_or(Value::Absent),
+            other => other,
+        });
+        let values = values.collect();
+        Ok(Self::with_size(hash, values, Some(block), expires_at))
     }
 
     /// An answer that is handed over and never kept.
     pub(crate) fn unkept(values: Vec<Value>) -> Self {
-        Self::with_size(0, &[], values, 0, None)
+        Self::with_size(0, values.into(), None, None)
     }
 
-    /// An entry of values in memory of their own.
-    pub(super) fn of_values(hash: u64, words: &[u64], values: Vec<Value>, expires_at: Option<Duration>) -> Self {
-        let bytes = size_of_val(words) + values.iter().map(size_of_value).sum::<usize>() + BOOKKEEPING;
-        Self::with_size(hash, words, values, bytes, expires_at)
-    }
-
-    /// The outputs, for whoever has the last reference.
-    pub(crate) fn into_values(self) -> Vec<Value> {
-        self.values
-    }
-
-    fn with_size(hash: u64, words: &[u64], values: Vec<Value>, bytes: usize, expires_at: Option<Duration>) -> Self {
+    fn with_size(hash: u64, values: SmallVec<[Value; 1]>, block: Option<Block>, expires_at: Option<Duration>) -> Self {
+        let spilled = if values.spilled() {
+            MALLOC + size_of_val(values.as_slice())
+        } else {
+            0
+        };
+        let others: usize = values.iter().map(heap_of_value).sum();
+        let bytes = block.as_ref().map_or(0, Block::size) + spilled + others + BOOKKEEPING;
         Self {
             hash,
-            words: words.into(),
             values,
+            block,
             bytes,
             expires_at,
             used_at: AtomicU64::new(0),
@@ -63,35 +111,63 @@ impl Entry {
         }
     }
 
+    /// What was asked, in words; none for an answer that is never kept.
+    #[inline]
+    pub(super) fn words(&self) -> &[u64] {
+        self.block.as_ref().map_or(&[], Block::words)
+    }
+
     /// The outputs, in the order asked for.
     #[must_use]
     pub fn values(&self) -> &[Value] {
         &self.values
     }
 
+    /// The outputs, for whoever has the last reference.
+    pub(crate) fn into_values(self) -> Vec<Value> {
+        match self.block {
+            None => self.values.into_vec(),
+            Some(_) => self.values.iter().map(copied).collect(),
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn for_tests(key: &Key, bytes: usize, expires_at: Option<Duration>) -> Self {
-        Self::with_size(key.hash, &key.words, Vec::new(), bytes, expires_at)
+        let block = Block::new(&Arc::default(), &key.words, std::iter::empty());
+        let mut entry = Self::with_size(key.hash, SmallVec::new(), block, expires_at);
+        entry.bytes = bytes;
+        entry
     }
 }
 
-/// The bytes of a value, with what holds them.
-fn size_of_value(value: &Value) -> usize {
-    let inside = match value {
-        Value::Absent => 0,
-        Value::Tensor(tensor) => tensor.view().byte_len() + HEAP_OF_TENSOR,
+/// The tensor whose bytes are at this place of a block.
+fn inside(place: *const u8, view: &TensorView) -> Value {
+    // SAFETY: the bytes of the tensor were copied there, and an entry drops its values before its block.
+    let view = unsafe { TensorView::new(view.dtype(), view.shape().into(), place, view.byte_len()) };
+    Value::Tensor(Tensor::new(view, Owner::of_nothing()))
+}
+
+/// What an output takes from the program's heap; a tensor lies in the block.
+fn heap_of_value(value: &Value) -> usize {
+    match value {
+        Value::Absent | Value::Tensor(_) => 0,
         Value::Strings(strings) => strings.heap_bytes(),
-        Value::Sequence { items, .. } => items.iter().map(size_of_value).sum(),
+        Value::Sequence { items, .. } => items.iter().map(size_of_item).sum(),
         Value::Map(map) => size_of::<Map>() + size_of_map(map),
+    }
+}
+
+/// The bytes of an element of a sequence, with what holds them.
+fn size_of_item(value: &Value) -> usize {
+    let inside = match value {
+        Value::Tensor(tensor) => tensor.view().byte_len() + HEAP_OF_TENSOR,
+        other => heap_of_value(other),
     };
     size_of::<Value>() + inside
 }
 
 /// The box around the box of a tensor's bytes.
 const HEAP_OF_TENSOR: usize = size_of::<Box<[u8]>>() + 2 * MALLOC;
-
-/// What an allocation takes beside its bytes, on average.
-const MALLOC: usize = 16;
 
 fn size_of_map(map: &Map) -> usize {
     let keys = match &map.keys {

@@ -6,6 +6,7 @@
 mod decode;
 mod entry;
 mod key;
+mod memory;
 mod order;
 mod portable;
 mod rows;
@@ -34,7 +35,9 @@ use crate::flight::{Ending, Flights, Role};
 use crate::question::Question;
 use crate::runtime::{Answer, Call, Outputs};
 use crate::stats::{Latency, LatencySummary};
+use crate::tensor::Value;
 use crate::ticket::PATIENCE;
+use memory::Memory;
 use sampling::Sampling;
 use shared::Shared;
 use store::Store;
@@ -84,6 +87,7 @@ pub struct CacheSummary {
 pub struct PredictionCache {
     keyer: Keyer,
     store: Store,
+    memory: Arc<Memory>,
     flights: Arc<Flights>,
     sampling: Sampling,
     clock: Clock,
@@ -129,6 +133,7 @@ impl PredictionCache {
         Self {
             keyer: Keyer::new(),
             store: Store::new(settings.limits, settings.policy),
+            memory: Arc::default(),
             flights: Arc::default(),
             sampling: Sampling::default(),
             clock,
@@ -192,17 +197,15 @@ impl PredictionCache {
         // Without a time to live, the server's own is about its memory, not about the answer.
         let left = self.ttl.map(|ttl| left.map_or(ttl, |left| left.min(ttl)));
         let expires_at = left.map(|left| self.clock.now().saturating_add(left));
-        let entry = Arc::new(Entry::of_values(key.hash, &key.words, values, expires_at));
-        self.insert(key, &entry);
-        Some(entry)
+        Some(self.keep_values(key, values, expires_at))
     }
 
     /// Gives the second tier an answer that was computed here.
     pub(crate) fn share(&self, entry: &Entry) {
         if let Some(shared) = &self.shared
-            && portable::generation_of(&entry.words) == self.generation.load(Ordering::Acquire)
+            && portable::generation_of(entry.words()) == self.generation.load(Ordering::Acquire)
         {
-            shared.put(&entry.words, &entry.values, self.ttl);
+            shared.put(entry.words(), entry.values(), self.ttl);
         }
     }
 
@@ -228,8 +231,10 @@ impl PredictionCache {
             let left = answer.left.into_iter().chain(self.ttl).min();
             let expires_at = left.map(|left| self.clock.now().saturating_add(left));
             let hash = self.keyer.hash(&answer.words);
-            let entry = Entry::of_values(hash, &answer.words, answer.values, expires_at);
-            self.store.insert(&Arc::new(entry));
+            let entry = Entry::of_values(&self.memory, hash, &answer.words, answer.values, expires_at);
+            if let Ok(entry) = entry {
+                self.store.insert(&Arc::new(entry));
+            }
         }
         Ok(count)
     }
@@ -239,7 +244,7 @@ impl PredictionCache {
         let portable = self.portable.as_ref()?;
         let generation = self.generation.load(Ordering::Acquire);
         let mut entries = self.store.by_use();
-        entries.retain(|entry| portable::generation_of(&entry.words) == generation);
+        entries.retain(|entry| portable::generation_of(entry.words()) == generation);
         Some(saved::save(
             path,
             portable,
@@ -395,9 +400,24 @@ impl PredictionCache {
     /// Keeps an answer, unless it is void by now.
     pub(crate) fn keep(&self, key: &Key, outputs: &Outputs<'_>) -> Arc<Entry> {
         let expires_at = self.ttl.map(|ttl| self.clock.now().saturating_add(ttl));
-        let entry = Arc::new(Entry::new(key, outputs, expires_at));
-        self.insert(key, &entry);
-        entry
+        match Entry::new(&self.memory, key, outputs, expires_at).map(Arc::new) {
+            Some(entry) => {
+                self.insert(key, &entry);
+                entry
+            }
+            None => Arc::new(Entry::unkept(outputs.copied())),
+        }
+    }
+
+    /// Keeps values that are an answer, unless it is void by now.
+    fn keep_values(&self, key: &Key, values: Vec<Value>, expires_at: Option<Duration>) -> Arc<Entry> {
+        match Entry::of_values(&self.memory, key.hash, &key.words, values, expires_at).map(Arc::new) {
+            Ok(entry) => {
+                self.insert(key, &entry);
+                entry
+            }
+            Err(values) => Arc::new(Entry::unkept(values)),
+        }
     }
 
     /// Drops the answer to a call; whether there was one.
@@ -409,11 +429,13 @@ impl PredictionCache {
     pub fn clear(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.store.clear();
+        self.memory.trim();
     }
 
     /// Changes how much is kept.
     pub fn resize(&self, limits: Limits) {
         self.store.resize(limits);
+        self.memory.trim();
     }
 
     /// How much is kept at most.

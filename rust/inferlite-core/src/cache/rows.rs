@@ -370,16 +370,7 @@ impl PredictionCache {
         let expires_at = self.ttl.map(|ttl| self.clock.now().saturating_add(ttl));
         let entries = rows.into_iter().enumerate().map(|(index, missing)| {
             let values = pieces.iter().map(|(piece, axis)| row(*piece, *axis, index)).collect();
-            let entry = Arc::new(Entry::of_values(
-                missing.key.hash,
-                &missing.key.words,
-                values,
-                expires_at,
-            ));
-            if missing.key.generation() == self.generation.load(Ordering::Acquire) {
-                self.store.insert(&entry);
-            }
-            entry
+            self.keep_values(&missing.key, values, expires_at)
         });
         Ok(entries.collect())
     }

@@ -58,12 +58,12 @@ pub(super) fn save(
             .expires_at
             .map_or(FOR_EVER, |end| milliseconds(end.saturating_sub(now)));
         bytes.extend_from_slice(&left.to_ne_bytes());
-        bytes.extend_from_slice(&(entry.words.len() as u64).to_ne_bytes());
-        for word in without_generation(&entry.words) {
+        bytes.extend_from_slice(&(entry.words().len() as u64).to_ne_bytes());
+        for word in without_generation(entry.words()) {
             bytes.extend_from_slice(&word.to_ne_bytes());
         }
-        bytes.extend_from_slice(&(entry.values.len() as u64).to_ne_bytes());
-        for value in &entry.values {
+        bytes.extend_from_slice(&(entry.values().len() as u64).to_ne_bytes());
+        for value in entry.values() {
             write_value(value, &mut bytes);
         }
         file.write(&bytes)?;
@@ -216,7 +216,8 @@ mod tests {
         let shape = Shape::from_slice(&[1]);
         let tensor = Tensor::from_bytes(Dtype::Float32, shape, &1.5_f32.to_ne_bytes()).expect("four bytes");
         let values = vec![Value::Tensor(tensor)];
-        Arc::new(Entry::of_values(0, &question(number), values, expires_at))
+        let entry = Entry::of_values(&Arc::default(), 0, &question(number), values, expires_at);
+        Arc::new(entry.expect("there is memory"))
     }
 
     fn portable(secret: Option<&[u8]>) -> Portable {

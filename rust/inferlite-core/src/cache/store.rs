@@ -65,7 +65,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[inline]
 fn found(table: &HashTable<Arc<Entry>>, key: &Key) -> Option<Arc<Entry>> {
-    table.find(key.hash, |entry| *entry.words == *key.words).cloned()
+    table.find(key.hash, |entry| *entry.words() == *key.words).cloned()
 }
 
 fn take(shard: &Shard, hash: u64, is_wanted: impl FnMut(&Arc<Entry>) -> bool) -> Option<Arc<Entry>> {
@@ -153,7 +153,7 @@ impl Store {
             return false;
         }
         let shard = self.shard(entry.hash);
-        let is_same = |other: &Arc<Entry>| other.words == entry.words;
+        let is_same = |other: &Arc<Entry>| other.words() == entry.words();
         // It hardly ever is there, and reading is cheap.
         if shard.read(|table| table.find(entry.hash, is_same).is_some())
             && let Some(replaced) = take(shard, entry.hash, is_same)
@@ -173,7 +173,7 @@ impl Store {
     /// Drops an entry.
     pub(super) fn remove(&self, key: &Key) -> bool {
         let mut kept = locked(&self.kept);
-        let removed = take(self.shard(key.hash), key.hash, |entry| *entry.words == *key.words);
+        let removed = take(self.shard(key.hash), key.hash, |entry| *entry.words() == *key.words);
         if let Some(entry) = &removed {
             kept.forget(entry);
         }
@@ -411,7 +411,7 @@ mod tests {
                         for round in 0..5_000_u32 {
                             let number = u8::try_from((round * 7 + u32::from(start)) % 12).unwrap_or(0);
                             if let Some(found) = store.get(&key(number), || Duration::from_secs(u64::from(round))) {
-                                assert_eq!(*found.words, *key(number).words);
+                                assert_eq!(*found.words(), *key(number).words);
                             } else {
                                 let expires_at = (round % 5 == 0).then(|| Duration::from_secs(u64::from(round) + 3));
                                 store.insert(&entry(number, 200, expires_at));

@@ -80,6 +80,12 @@ pub enum Output<'o> {
     Lent(&'o TensorView),
 }
 
+/// One output as the cache sees it.
+pub(crate) enum Kept<'o> {
+    Tensor(&'o TensorView),
+    Other(&'o Value),
+}
+
 #[derive(Debug)]
 enum Held {
     Owned(Value),
@@ -160,6 +166,15 @@ impl Outputs<'_> {
             outputs.push(value);
         }
         outputs
+    }
+
+    /// The outputs as they may be kept.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = Kept<'_>> + Clone {
+        self.values.iter().map(|value| match value {
+            Held::Owned(Value::Tensor(tensor)) => Kept::Tensor(tensor.view()),
+            Held::Owned(other) => Kept::Other(other),
+            Held::Lent(view) => Kept::Tensor(view),
+        })
     }
 
     /// Copies of the outputs, each in memory of its own.

@@ -190,6 +190,13 @@ mod owner {
             (data, unsafe { Self::new(Box::into_raw(bytes).cast(), release) })
         }
 
+        /// The owner of memory that somebody else releases.
+        pub(crate) fn of_nothing() -> Self {
+            unsafe fn release(_: *mut c_void) {}
+            // SAFETY: nothing is done.
+            unsafe { Self::new(std::ptr::null_mut(), release) }
+        }
+
         /// One of several owners, of what lies in `shared`.
         pub(crate) fn of_shared<T: Send + Sync>(shared: Arc<T>) -> Self {
             unsafe fn release<T>(pointer: *mut c_void) {
