@@ -11,6 +11,7 @@ from typing import Any
 
 import make_models
 import numpy as np
+import onnx
 import pytest
 import row_graphs
 from hypothesis import given, strategies as st
@@ -319,6 +320,117 @@ def test_trial_runs_decide_where_the_graph_does_not_tell() -> None:
     )
 
 
+def _written_for(opsets: str, text: str) -> bytes:
+    return onnx.parser.parse_model(f"<ir_version: 7, opset_import: [{opsets}]>\n{text}").SerializeToString()
+
+
+def _refusal(model: bytes, **settings: Any) -> str:
+    with pytest.raises(ModelLoadError, match="cannot be cached by row") as caught:
+        inferlite.load(model, cache=ROWS, **settings)
+    return str(caught.value)
+
+
+@native
+def test_operators_of_early_versions_that_see_positions_are_refused() -> None:
+    numbers = "float[1,4] s = {1, 2, 3, 4}"
+    model = _written_for(
+        '"": 8',
+        f"early (float[2,1,n] x) => (float[2,1,n] y) <{numbers}> "
+        "{ [norm] y = BatchNormalization<spatial = 0>(x, s, s, s, s) }",
+    )
+    assert "node `norm` (BatchNormalization) has numbers for every element" in _refusal(
+        model, batch_axes={"x": 2, "y": 2}
+    )
+
+
+@native
+@pytest.mark.parametrize("opsets", ['"": 13, "ai.onnx": 11', '"": 11, "ai.onnx": 13'])
+def test_a_file_with_two_versions_of_the_operators_is_not_read_by_either(opsets: str) -> None:
+    # Along axis 0 alone since version 13, along all from there on before.
+    model = _written_for(opsets, "two (float[3,n] x) => (float[3,n] y) { y = Softmax<axis = 0>(x) }")
+    try:
+        ours = inferlite.load(model, cache=ROWS, batch_axes={"x": 1, "y": 1})
+    except ModelLoadError as error:
+        assert "its file names two versions of ONNX's operators" in str(error)  # noqa: PT017
+        return
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_allclose(ours(x), inferlite.load(model)(x), rtol=1e-6)
+
+
+_FUNCTIONS = {
+    # Each has the name of an operator and does something else, which makes an axis of the batch's.
+    "Neg": ("(a) => (b) { b = Sub(a, a) }", "my.Neg(minus)"),
+    "Sub": ("(a, c) => (b) { b = Add(a, c) }", "my.Sub(minus, two)"),
+    "Add": ("(a, c) => (b) { b = Sub(a, c) }", "my.Add(one, one)"),
+    "Identity": ("(a) => (b) { b = Sub(a, a) }", "my.Identity(one)"),
+}
+
+
+@native
+@pytest.mark.parametrize("name", _FUNCTIONS)
+def test_functions_of_the_model_are_not_taken_for_the_operators_whose_names_they_have(name: str) -> None:
+    body, used = _FUNCTIONS[name]
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21, "my": 1]>\n'
+        "own (float[n,3,3] x) => (float[n,3,3] y) <int64[1] minus = {-1}, int64[1] one = {1}, int64[1] two = {-2}> "
+        f"{{ s = {used} r = ReduceSum(x, s) y = Sub(x, r) }}\n"
+        f'<domain: "my", opset_import: ["": 21]> {name} {body}'
+    )
+    text = _refusal(model.SerializeToString())
+    assert "(ReduceSum) takes axes or sizes that are not known before the run" in text
+    assert "changed in a trial run" in text
+
+
+def _overridable() -> bytes:
+    text = "g (float[n,3] x, float[m,3] w) => (float[n,3] y) { y = Add(x, w) }"
+    model = onnx.parser.parse_model(make_models.HEADER + text)
+    weight = np.arange(12, dtype=np.float32).reshape(4, 3)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    return model.SerializeToString()
+
+
+@native
+def test_a_weight_that_calls_may_override_has_no_rows() -> None:
+    assert "(Add) combines rows with a value that may hold one element for each" in _refusal(_overridable())
+
+
+@native
+def test_what_is_fed_for_a_scalar_is_not_taken_row_by_row_where_it_is_none() -> None:
+    model, plain = _pair(
+        make_models.parse("scaled (float[n,3] x, float k) => (float[n,3] y) { y = Mul(x, k) }"), batch_axes={"k": None}
+    )
+    x = np.ones((4, 3), np.float32)
+    column = np.arange(4, dtype=np.float32)[:, None]
+    for k in (np.array(2, np.float32), column, column[::-1], np.array(2, np.float32)):
+        feed = {"x": x, "k": k}
+        oracle.assert_same_value(model(feed), plain(feed))
+    assert _counts(model) == (4, 1, 3)
+
+
+@native
+def test_a_shared_value_that_may_hold_one_element_for_each_row_is_refused() -> None:
+    text = _refusal(
+        make_models.parse("g (float[n] x, float[m] k) => (float[n] y) { [mul] y = Mul(x, k) }"), batch_axes={"k": None}
+    )
+    assert "node `mul` (Mul) combines rows with a value that may hold one element for each" in text
+
+
+@native
+def test_a_branch_that_trial_runs_would_not_take_needs_an_example() -> None:
+    name = "branch_of_unknowns"
+    with pytest.raises(ModelLoadError) as caught:
+        _loaded(name, {})
+    assert str(caught.value) == (
+        f"model `{name}` cannot be cached by row: node `sum` (Einsum) is an operator that the analysis does not know, and "
+        "a trial run would take one of several branches; pass `example=` with inputs that take the one that calls take, "
+        "or `rows_independent=True` if no row influences another"
+    )
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    assert _loaded(name, {}, example={"x": x, "mode": np.array(4)}) is not None
+    with pytest.raises(ModelLoadError, match="changed in a trial run"):
+        _loaded(name, {}, example={"x": x, "mode": np.array(5)})
+
+
 @native
 def test_an_example_helps_where_made_up_inputs_are_refused() -> None:
     fails = make_models.parse(
@@ -461,8 +573,13 @@ def _real_model(package: str, inside: str) -> Path:
 @native
 def test_silero_vad_is_kept_by_row_once_the_axes_of_its_state_are_declared() -> None:
     path = _real_model("silero_vad", "data/silero_vad.onnx")
-    model, plain = _pair(path, batch_axes=VOICE_AXES)
     generator = np.random.default_rng(0)
+    example = {
+        "input": generator.standard_normal((4, 576)).astype(np.float32) / 10,
+        "state": generator.standard_normal((2, 4, 128)).astype(np.float32) / 10,
+        "sr": np.array(16_000),
+    }
+    model, plain = _pair(path, batch_axes=VOICE_AXES, example=example)
     for rate, width in ((16_000, 576), (8_000, 288)):
         feed = {
             "input": generator.standard_normal((4, width)).astype(np.float32) / 10,

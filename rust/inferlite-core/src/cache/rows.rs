@@ -69,8 +69,11 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// `None` for a call without rows, or whose inputs do not agree on their number.
+    /// `None` for a call without rows, whose inputs do not agree on their number, or of which nothing is known.
     fn of(cache: &PredictionCache, call: &'a Call<'a>, layout: &'a BatchAxes) -> Option<Self> {
+        if !layout.hold_for(call.feeds) {
+            return None;
+        }
         let mut rows = None;
         let mut batch = Self {
             call,

@@ -1,7 +1,8 @@
 //! On which axis an input or an output holds the rows of a batch.
 
+use super::batch::Piece;
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime::{Argument, Signature, ValueType};
+use crate::runtime::{Argument, Feed, Signature, ValueType};
 
 /// The axis of the rows of every input and output; `None` for an input that belongs to all rows alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +11,8 @@ pub struct BatchAxes {
     pub inputs: Vec<Option<usize>>,
     /// In the order of [`Signature::outputs`].
     pub outputs: Vec<Option<usize>>,
+    /// How many axes each input declares, in the same order; `None` where it declares none at all.
+    ranks: Vec<Option<usize>>,
 }
 
 /// An axis that somebody declares for the input or output of this name; `None` for "it has no rows".
@@ -20,7 +23,8 @@ fn refused(message: String) -> Error {
 }
 
 impl BatchAxes {
-    /// Axis 0 where it is dynamic, unless something else is declared.
+    /// Axis 0 where it is dynamic, unless something else is declared. A weight that calls may override has no rows,
+    /// or else one that is left out would be taken row by row.
     ///
     /// An error where a name is not the model's, an axis is not there, or no rows can be told apart.
     pub fn of(signature: &Signature, declared: &[Declared]) -> Result<Self> {
@@ -28,7 +32,13 @@ impl BatchAxes {
         let mut axes = Self {
             inputs: signature.inputs.iter().map(default).collect(),
             outputs: signature.outputs.iter().map(default).collect(),
+            ranks: signature
+                .inputs
+                .iter()
+                .map(|input| Some(input.shape()?.len()))
+                .collect(),
         };
+        axes.inputs[signature.required..].fill(None);
         for (name, axis) in declared {
             let input = signature
                 .input(name)
@@ -46,6 +56,23 @@ impl BatchAxes {
         }
         axes.check(signature)?;
         Ok(axes)
+    }
+
+    /// Whether what is known of the rows holds for a call: every input that has rows is fed, and every other one has as
+    /// many axes as it declares, which the runtime leaves unchecked for scalars.
+    pub(crate) fn hold_for(&self, feeds: &[Feed]) -> bool {
+        let wanted = self.inputs.iter().flatten().count();
+        let mut given = 0;
+        for feed in feeds {
+            if self.inputs[feed.index].is_some() {
+                given += 1;
+            } else if let (Some(rank), Some(piece)) = (self.ranks[feed.index], Piece::fed(&feed.value))
+                && piece.shape().len() != rank
+            {
+                return false;
+            }
+        }
+        given == wanted
     }
 
     fn check(&self, signature: &Signature) -> Result<()> {
@@ -102,8 +129,9 @@ fn is_divisible(argument: &Argument) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::Dim;
-    use crate::tensor::Dtype;
+    use crate::runtime::{Dim, Input};
+    use crate::tensor::{Dtype, Strings, Value};
+    use std::sync::Arc;
 
     fn argument(name: &str, shape: &[Dim]) -> Argument {
         let value_type = ValueType::Tensor {
@@ -141,6 +169,29 @@ mod tests {
         assert_eq!((axes.inputs, axes.outputs), (vec![Some(0), None, None], vec![Some(0)]));
         let axes = BatchAxes::of(&recurrent(), &[("state".into(), Some(1))]).expect("the axis is there");
         assert_eq!(axes.inputs, [Some(0), Some(1), None]);
+    }
+
+    #[test]
+    fn a_weight_that_may_be_overridden_has_rows_only_where_that_is_declared() {
+        let signature = Signature {
+            required: 1,
+            ..recurrent()
+        };
+        let inputs = |declared: &[Declared]| BatchAxes::of(&signature, declared).expect("there are rows").inputs;
+        assert_eq!(inputs(&[]), [Some(0), None, None]);
+        assert_eq!(inputs(&[("state".into(), Some(1))]), [Some(0), Some(1), None]);
+    }
+
+    #[test]
+    fn calls_that_leave_rows_out_or_feed_more_than_a_scalar_are_not_taken_apart() {
+        let axes = BatchAxes::of(&recurrent(), &[("state".into(), Some(1))]).expect("the axis is there");
+        let fed = |index, shape: &[i64]| Feed {
+            index,
+            value: Input::Value(Arc::new(Value::Strings(Strings::with_shape(shape.into())))),
+        };
+        assert!(axes.hold_for(&[fed(0, &[4, 2]), fed(1, &[2, 4]), fed(2, &[])]));
+        assert!(!axes.hold_for(&[fed(0, &[4, 2]), fed(2, &[])]));
+        assert!(!axes.hold_for(&[fed(0, &[4, 2]), fed(1, &[2, 4]), fed(2, &[4, 1])]));
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use smallvec::SmallVec;
 
+use crate::graph::Weight;
+use crate::tensor::Dtype;
+
 /// A number that the analysis may know: the extent of an axis, or an element of a computed shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
@@ -69,9 +72,11 @@ impl Extent {
         }
     }
 
+    /// 1 or 0. There is at least one row: a batch without any never gets here.
     pub(super) fn equals(self, other: Self) -> Self {
         match (self, other) {
-            (Number(a), Number(b)) => Number(i64::from(a == b)),
+            (Number(a), Number(b)) | (Rows(a), Rows(b)) => Number(i64::from(a == b)),
+            (Rows(_), Number(..=0)) | (Number(..=0), Rows(_)) => Number(0),
             _ => self.vaguely(other),
         }
     }
@@ -99,23 +104,65 @@ pub(super) fn broadcast(a: Extent, b: Extent) -> Result<Extent, Halt> {
 /// A small tensor whose content is known, element by element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Content {
+    pub(super) dtype: Dtype,
     pub(super) dims: SmallVec<[usize; 2]>,
     pub(super) items: Extents,
 }
 
+/// So many times the number of rows fit into 32 bits, as long as a batch has no more than half a million of them.
+const MOST_ROWS_TIMES: i64 = 4096;
+
 impl Content {
+    /// A number of 64 bits.
     pub(super) fn scalar(item: Extent) -> Self {
         Self {
+            dtype: Dtype::Int64,
             dims: SmallVec::new(),
             items: Extents::from_slice(&[item]),
         }
     }
 
+    /// Numbers of 64 bits.
     pub(super) fn list(items: Extents) -> Self {
         Self {
+            dtype: Dtype::Int64,
             dims: SmallVec::from_slice(&[items.len()]),
             items,
         }
+    }
+
+    /// The integers of a weight or a constant.
+    pub(super) fn of_weight(weight: &Weight) -> Option<Self> {
+        let dims = weight.dims.iter().map(|&extent| usize::try_from(extent).ok());
+        let content = Self {
+            dtype: Dtype::from_onnx(weight.data_type),
+            dims: dims.collect::<Option<_>>()?,
+            items: weight.integers()?.into_iter().map(Number).collect(),
+        };
+        content.fits().then_some(content)
+    }
+
+    /// Whether the type can hold every element; what a run makes of one that does not fit is not worth knowing.
+    pub(super) fn fits(&self) -> bool {
+        let bounds = match self.dtype {
+            Dtype::Bool => 0..=1,
+            Dtype::Int8 => i64::from(i8::MIN)..=i64::from(i8::MAX),
+            Dtype::Uint8 => 0..=i64::from(u8::MAX),
+            Dtype::Int32 => i64::from(i32::MIN)..=i64::from(i32::MAX),
+            Dtype::Uint32 => 0..=i64::from(u32::MAX),
+            Dtype::Uint64 => 0..=i64::MAX,
+            _ => i64::MIN..=i64::MAX,
+        };
+        let most_rows = match self.dtype {
+            Dtype::Int64 | Dtype::Uint64 => i64::from(i32::MAX),
+            Dtype::Int32 | Dtype::Uint32 => MOST_ROWS_TIMES,
+            _ => 0,
+        };
+        self.items.iter().all(|item| match item {
+            Number(number) => bounds.contains(number),
+            Rows(times) => *times <= most_rows,
+            Settled | Other => true,
+        })
     }
 
     /// Every element as a number.
@@ -214,7 +261,7 @@ impl Fact {
 /// Why there is nothing to say about what a node gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Halt {
-    /// A run that came this way would fail.
+    /// A run that came this way would fail, since two extents contradict each other.
     Impossible,
     /// The node lets rows influence each other: this way.
     Mixes(&'static str),
@@ -222,14 +269,14 @@ pub(super) enum Halt {
     Unclear(&'static str),
 }
 
+/// The node is not what the rules expect. That is no reason to believe that it cannot run.
+pub(super) const UNFIT: Halt = Halt::Unclear("is used in a way that the analysis does not expect");
+
 /// An axis that may be counted from the end.
 pub(super) fn axis_of(axis: i64, rank: usize) -> Result<usize, Halt> {
     let rank_number = i64::try_from(rank).unwrap_or(i64::MAX);
     let counted = if axis < 0 { axis + rank_number } else { axis };
-    usize::try_from(counted)
-        .ok()
-        .filter(|&axis| axis < rank)
-        .ok_or(Halt::Impossible)
+    usize::try_from(counted).ok().filter(|&axis| axis < rank).ok_or(UNFIT)
 }
 
 #[cfg(test)]
@@ -249,11 +296,40 @@ mod tests {
     }
 
     #[test]
+    fn a_number_of_rows_is_never_the_minus_one_of_a_shape() {
+        assert_eq!(Rows(1).equals(Number(-1)), Number(0));
+        assert_eq!(Number(0).equals(Rows(3)), Number(0));
+        assert_eq!(Rows(2).equals(Rows(2)), Number(1));
+        assert_eq!(Rows(1).equals(Rows(2)), Number(0));
+        assert_eq!(Rows(1).equals(Number(1)), Other);
+    }
+
+    #[test]
+    fn contents_fit_their_types_or_are_not_known() {
+        let fits = |dtype, item| {
+            let items = Extents::from_slice(&[item]);
+            let content = Content {
+                dtype,
+                ..Content::list(items)
+            };
+            content.fits()
+        };
+        assert!(fits(Dtype::Int32, Number(i64::from(i32::MAX))));
+        assert!(!fits(Dtype::Int32, Number(1 << 31)));
+        assert!(!fits(Dtype::Uint8, Number(-1)));
+        assert!(fits(Dtype::Int32, Rows(8)));
+        assert!(!fits(Dtype::Int32, Rows(1 << 20)));
+        assert!(!fits(Dtype::Int8, Rows(1)));
+        assert!(fits(Dtype::Int64, Rows(1 << 20)));
+        assert!(fits(Dtype::Bool, Other));
+    }
+
+    #[test]
     fn axes_are_counted_from_either_end() {
         assert_eq!(axis_of(-1, 3), Ok(2));
         assert_eq!(axis_of(0, 3), Ok(0));
-        assert_eq!(axis_of(3, 3), Err(Halt::Impossible));
-        assert_eq!(axis_of(-4, 3), Err(Halt::Impossible));
+        assert_eq!(axis_of(3, 3), Err(UNFIT));
+        assert_eq!(axis_of(-4, 3), Err(UNFIT));
     }
 
     #[test]

@@ -106,6 +106,7 @@ fn verdict(name: &str, declared: &[Declared]) -> Verdict {
 fn every_fixture_gets_its_verdict() {
     let table = std::fs::read_to_string(folder().join("verdicts.tsv")).expect("the table is there");
     let mut count = 0;
+    let mut wrong = Vec::new();
     for line in table.lines() {
         let &[name, axes, wanted, text] = &line.split('\t').collect::<Vec<_>>()[..] else {
             panic!("a line of the table has four columns: {line}")
@@ -119,9 +120,17 @@ fn every_fixture_gets_its_verdict() {
             Verdict::Independent => ("independent", String::new()),
             Verdict::Refused(reason) => ("refused", reason),
             Verdict::Unknown(reason) => ("unknown", reason),
+            Verdict::Branches(reason) => ("branches", reason),
         };
-        assert_eq!((given.0, given.1.as_str()), (wanted, text), "{name}");
+        if (given.0, given.1.as_str()) != (wanted, text) {
+            wrong.push(format!("{name}\t{axes}\t{}\t{}", given.0, given.1));
+        }
         count += 1;
     }
+    assert!(
+        wrong.is_empty(),
+        "other verdicts than the table's:\n{}",
+        wrong.join("\n")
+    );
     assert!(count >= 20);
 }

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::axes::BatchAxes;
-use super::facts::{Extent, Extents, Fact, Halt, Spread};
-use super::step::Step;
+use super::facts::{Content, Extent, Extents, Fact, Halt, Spread, UNFIT};
+use super::step::{Setting, Step, is_onnx, named};
 use super::{operators, settled};
 use crate::graph::{Attribute, Graph, ModelFile, Node};
 use crate::runtime::{Argument, Dim, Signature};
@@ -21,6 +21,8 @@ pub enum Verdict {
     Refused(String),
     /// That cannot be told from the graph: from where on, and why.
     Unknown(String),
+    /// Nor from trial runs of inputs that are made up: they take one branch of several.
+    Branches(String),
 }
 
 /// Follows the rows on these axes through the graph of a file.
@@ -29,38 +31,45 @@ pub fn analyse(file: &ModelFile, signature: &Signature, axes: &BatchAxes) -> Ver
     let Some(graph) = &file.graph else {
         return Verdict::Unknown("there is no graph in its file".to_owned());
     };
-    let is_onnx = |domain: &str| matches!(domain, "" | "ai.onnx");
-    let opset = file.opset_import.iter().find(|set| is_onnx(&set.domain));
+    let mut versions = file.opset_import.iter().filter(|set| is_onnx(&set.domain));
+    if let Some(first) = versions.next()
+        && versions.any(|set| set.version != first.version)
+    {
+        return Verdict::Unknown("its file names two versions of ONNX's operators".to_owned());
+    }
     let mut walk = Walk {
         facts: HashMap::new(),
-        opset: opset.map_or(1, |set| set.version),
+        setting: Setting::of(file),
         choices: Vec::new(),
         taken: 0,
     };
     let mut unknown = None;
     let mut is_possible = false;
+    let mut is_branching = false;
     for _ in 0..MOST_PATHS {
         match walk.path(graph, signature, axes) {
             None => {}
             Some(Verdict::Independent) => is_possible = true,
             Some(refused @ Verdict::Refused(_)) => return refused,
-            Some(Verdict::Unknown(reason)) => unknown = unknown.or(Some(reason)),
+            Some(Verdict::Unknown(reason) | Verdict::Branches(reason)) => unknown = unknown.or(Some(reason)),
         }
+        is_branching |= !walk.choices.is_empty();
         if !walk.turns() {
             return match (unknown, is_possible) {
+                (Some(reason), _) if is_branching => Verdict::Branches(reason),
                 (Some(reason), _) => Verdict::Unknown(reason),
                 (None, true) => Verdict::Independent,
                 (None, false) => Verdict::Unknown("the shapes in its graph contradict each other".to_owned()),
             };
         }
     }
-    Verdict::Unknown("its graph has too many branches to follow".to_owned())
+    Verdict::Branches("its graph has too many branches to follow".to_owned())
 }
 
 struct Walk<'g> {
     /// What is known of each value. Names are unique, bodies included.
     facts: HashMap<&'g str, Fact>,
-    opset: i64,
+    setting: Setting,
     /// Which way each branch was taken that could go both ways: the first one is `false`.
     choices: Vec<bool>,
     /// How many of them this path has come by.
@@ -73,12 +82,11 @@ impl<'g> Walk<'g> {
         self.facts.clear();
         self.taken = 0;
         self.enter(graph);
-        let symbol = batch_symbol(signature, axes);
         for input in &graph.input {
             let Some(index) = signature.input(&input.name) else {
                 continue;
             };
-            let fact = input_fact(&signature.inputs[index], axes.inputs[index], symbol);
+            let fact = input_fact(&signature.inputs[index], axes.inputs[index]);
             self.facts.insert(&input.name, fact);
         }
         self.follow(graph)?;
@@ -110,21 +118,14 @@ impl<'g> Walk<'g> {
     fn enter(&mut self, graph: &'g Graph) {
         for weight in &graph.initializer {
             let shape = weight.dims.iter().copied().map(Extent::Number).collect();
-            let content = weight.integers().and_then(|numbers| {
-                let dims = weight.dims.iter().map(|&extent| usize::try_from(extent).ok());
-                Some(super::facts::Content {
-                    dims: dims.collect::<Option<_>>()?,
-                    items: numbers.into_iter().map(Extent::Number).collect(),
-                })
-            });
-            let fact = content.map_or_else(|| Fact::free(Some(shape), false), Fact::known);
+            let fact = Content::of_weight(weight).map_or_else(|| Fact::free(Some(shape), false), Fact::known);
             self.facts.insert(&weight.name, fact);
         }
     }
 
     fn follow(&mut self, graph: &'g Graph) -> Option<()> {
         for node in needed(graph) {
-            let facts = if node.op_type == "If" {
+            let facts = if self.setting.operator(node) == "If" {
                 self.branch(node)?
             } else {
                 match self.outcome(node) {
@@ -149,7 +150,7 @@ impl<'g> Walk<'g> {
                 Some(fact) => Some(fact),
             });
         }
-        let step = Step::new(node, facts, self.opset);
+        let step = Step::new(node, facts, &self.setting);
         let is_measured = matches!(step.operator(), "Shape" | "Size");
         let holds_rows = |fact: &&Fact| !matches!(fact.spread, Spread::Free);
         if node
@@ -157,10 +158,14 @@ impl<'g> Walk<'g> {
             .iter()
             .any(|attribute| attribute.g.is_some() || !attribute.graphs.is_empty())
         {
-            let is_driven = |fact: &Fact| matches!(fact.spread, Spread::Rows { .. } | Spread::Mixed(_));
+            let drives = |is_driven: fn(&Fact) -> bool| {
+                step.operator() == "Loop" && [0, 1].iter().any(|&at| step.input(at).is_some_and(is_driven))
+            };
             return Err(
-                if step.operator() == "Loop" && [0, 1].iter().any(|&at| step.input(at).is_some_and(is_driven)) {
+                if drives(|fact| matches!(fact.spread, Spread::Rows { .. } | Spread::Mixed(_))) {
                     Halt::Mixes("runs as often as the rows say")
+                } else if drives(|fact| fact.spread == Spread::Free && fact.counts) {
+                    Halt::Mixes("runs as often as there are rows")
                 } else {
                     Halt::Unclear("has a body, which the analysis does not follow")
                 },
@@ -176,6 +181,15 @@ impl<'g> Walk<'g> {
                 Spread::Free | Spread::Rows { .. } => false,
             });
             if let Some(fact) = spoilt {
+                // Whatever the rows are here, they meet a number that is another one in another batch.
+                let is_counted = |position: usize| {
+                    let fact = step.input(position);
+                    let counts = fact.is_some_and(|fact| fact.spread == Spread::Free && fact.counts);
+                    counts && !operators::is_parameter(&step, position)
+                };
+                if !is_mixed && operators::kind(&step).is_some() && (0..node.input.len()).any(is_counted) {
+                    return Err(operators::COUNTS);
+                }
                 return Ok(vec![Fact::spread_only(fact.spread.clone()); node.output.len()]);
             }
         }
@@ -197,9 +211,14 @@ impl<'g> Walk<'g> {
                 spread @ (Spread::Mixed(_) | Spread::Unclear(_)) => {
                     return Some(vec![Fact::spread_only(spread.clone()); node.output.len()]);
                 }
-                Spread::Free => fact
-                    .numbers()
-                    .and_then(|numbers| numbers.first().map(|&number| number != 0)),
+                Spread::Free => {
+                    let numbers = fact.numbers();
+                    let is_chosen = numbers.and_then(|numbers| numbers.first().map(|&number| number != 0));
+                    if is_chosen.is_none() && fact.counts {
+                        return Some(blamed(node, &Halt::Mixes("chooses a branch by the number of rows")));
+                    }
+                    is_chosen
+                }
             },
         };
         let is_chosen = is_chosen.unwrap_or_else(|| {
@@ -211,7 +230,9 @@ impl<'g> Walk<'g> {
         });
         let name = if is_chosen { "then_branch" } else { "else_branch" };
         let is_it = |attribute: &&Attribute| attribute.name == name;
-        let body = node.attribute.iter().find(is_it)?.g.as_ref()?;
+        let Some(body) = node.attribute.iter().find(is_it).and_then(|branch| branch.g.as_ref()) else {
+            return Some(blamed(node, &UNFIT));
+        };
         self.enter(body);
         self.follow(body)?;
         let facts = body.output.iter().map(|output| {
@@ -253,35 +274,21 @@ fn want_inputs<'g>(node: &'g Node, wanted: &mut HashSet<&'g str>) {
     }
 }
 
-fn named(node: &Node, reason: &str) -> String {
-    format!("node `{}` ({}) {reason}", node.name, node.operator())
-}
-
 fn blamed(node: &Node, halt: &Halt) -> Vec<Fact> {
     let spread = match halt {
         Halt::Mixes(reason) => Spread::Mixed(named(node, reason)),
         Halt::Unclear(reason) => Spread::Unclear(named(node, reason)),
-        Halt::Impossible => Spread::Unclear(named(node, "cannot run")),
+        Halt::Impossible => Spread::Unclear(named(node, "combines extents that do not fit together")),
     };
     vec![Fact::spread_only(spread); node.output.len()]
 }
 
-/// The name that the model gives to the number of rows.
-fn batch_symbol<'s>(signature: &'s Signature, axes: &BatchAxes) -> Option<&'s str> {
-    std::iter::zip(&signature.inputs, &axes.inputs).find_map(|(argument, axis)| {
-        match argument.shape()?.get((*axis)?)? {
-            Dim::Symbol(name) => Some(name.as_str()),
-            Dim::Fixed(_) | Dim::Unknown => None,
-        }
-    })
-}
-
-fn input_fact(argument: &Argument, axis: Option<usize>, symbol: Option<&str>) -> Fact {
+/// The runtime does not compare extents of one name, so that a name that is the batch's says nothing of another axis.
+fn input_fact(argument: &Argument, axis: Option<usize>) -> Fact {
     let shape: Option<Extents> = argument.shape().map(|dims| {
         let extents = dims.iter().enumerate().map(|(position, dim)| match dim {
             _ if axis == Some(position) => Extent::Rows(1),
             Dim::Fixed(extent) => Extent::Number(*extent),
-            Dim::Symbol(name) if Some(name.as_str()) == symbol => Extent::Rows(1),
             Dim::Symbol(_) | Dim::Unknown => Extent::Settled,
         });
         extents.collect()
@@ -292,8 +299,8 @@ fn input_fact(argument: &Argument, axis: Option<usize>, symbol: Option<&str>) ->
             "input `{}` does not say how many axes it has",
             argument.name
         ))),
-        // A declared scalar says nothing of the shape that is fed.
-        (None, shape) => Fact::free(shape.filter(|shape| !shape.is_empty()), false),
+        // The runtime takes any shape where a scalar is declared: calls that feed one are not looked up.
+        (None, shape) => Fact::free(shape, false),
     }
 }
 

@@ -65,7 +65,13 @@ pub fn establish(
     let unknown = match verdict {
         Verdict::Independent => return Ok(axes),
         Verdict::Refused(reason) => return refused(format!("{reason}; {OVERRULE}")),
-        Verdict::Unknown(reason) => reason,
+        Verdict::Branches(reason) if demand.example.is_none() => {
+            return refused(format!(
+                "{reason}, and a trial run would take one of several branches; pass `example=` with inputs that take the \
+                 one that calls take, or `rows_independent=True` if no row influences another"
+            ));
+        }
+        Verdict::Unknown(reason) | Verdict::Branches(reason) => reason,
     };
     match probe::run(engine, &axes, demand, clock) {
         Trial::Unchanged => Ok(axes),

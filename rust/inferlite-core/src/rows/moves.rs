@@ -1,11 +1,16 @@
 //! Operators that move elements, take some of them or join them, each in its own way.
 
-use super::facts::{Extent, Extents, Halt, axis_of, product};
-use super::operators::{Place, alone, first, place};
+use super::facts::{Extent, Extents, Halt, UNFIT, axis_of, product};
+use super::operators::{COUNTS, Place, alone, first, place};
 use super::shapes::{self, BEYOND};
 use super::step::{Range, Step};
 use Extent::Number;
-use Halt::{Impossible, Mixes, Unclear};
+use Halt::{Mixes, Unclear};
+
+const POSITION: Halt = Mixes("treats rows by their position in the batch");
+const TAKES: Halt = Mixes("takes rows by their position in the batch");
+const WRITES: Halt = Mixes("writes to rows by their position in the batch");
+const POINTS: Halt = Mixes("picks rows by what other rows say");
 
 /// Where the rows are after a node that moves, takes or joins elements.
 pub(super) fn outcome(step: &Step<'_>) -> Result<Place, Halt> {
@@ -22,6 +27,11 @@ pub(super) fn outcome(step: &Step<'_>) -> Result<Place, Halt> {
         "Slice" => sliced(step),
         "Gather" => gathered(step),
         "GatherElements" => gathered_elements(step),
+        "GatherND" => gathered_tuples(step),
+        "EyeLike" => Err(POSITION),
+        "Trilu" => triangular(step),
+        "Scatter" | "ScatterElements" => scattered(step),
+        "ScatterND" => scattered_tuples(step),
         "Expand" => expanded(step),
         "Tile" => tiled(step),
         "Pad" => padded(step),
@@ -56,7 +66,7 @@ fn transposed(step: &Step<'_>) -> Result<Place, Halt> {
         None => rank - 1 - found.axis,
         Some(perm) => {
             let mut axes = perm.iter().map(|&axis| axis_of(axis, rank));
-            axes.position(|axis| axis == Ok(found.axis)).ok_or(Impossible)?
+            axes.position(|axis| axis == Ok(found.axis)).ok_or(UNFIT)?
         }
     };
     Ok(Place { axis, ..found })
@@ -64,21 +74,19 @@ fn transposed(step: &Step<'_>) -> Result<Place, Halt> {
 
 fn unsqueezed(step: &Step<'_>) -> Result<Place, Halt> {
     let (found, rank) = first(step)?;
-    let axes = step.parameters("axes", 1)?.ok_or(Impossible)?;
+    let axes = step.parameters("axes", 1)?.ok_or(UNFIT)?;
     let wide = rank + axes.len();
     let axes: Vec<usize> = axes.iter().map(|&axis| axis_of(axis, wide)).collect::<Result<_, _>>()?;
     let kept = (0..wide).filter(|axis| !axes.contains(axis)).nth(found.axis);
     Ok(Place {
-        axis: kept.ok_or(Impossible)?,
+        axis: kept.ok_or(UNFIT)?,
         ..found
     })
 }
 
 fn squeezed(step: &Step<'_>) -> Result<Place, Halt> {
     let (found, rank) = first(step)?;
-    let axes = step
-        .axes("axes", 1, rank)?
-        .ok_or(Mixes("removes the batch axis where it has one row"))?;
+    let axes = shapes::squeezed_axes(step, rank)?.ok_or(Mixes("removes the batch axis where it has one row"))?;
     if axes.contains(&found.axis) {
         return Err(Mixes("removes the batch axis"));
     }
@@ -94,18 +102,19 @@ fn sliced(step: &Step<'_>) -> Result<Place, Halt> {
     let ranges = step
         .slices(rank)?
         .ok_or(Unclear("takes a part that is not known before the run"))?;
+    let whole = found.block.map(Extent::Rows);
     let takes_all = |range: &Range| {
-        range.start == Number(0) && range.step == 1 && matches!(range.end, Number(end) if end >= BEYOND)
-            || (range.start == Number(0) && range.step == 1 && range.end == Extent::Rows(1))
+        let is_to_end = matches!(range.end, Number(BEYOND..)) || Some(range.end) == whole;
+        range.start == Number(0) && range.step == 1 && is_to_end
     };
     if ranges.iter().any(|range| range.axis == found.axis && !takes_all(range)) {
-        return Err(Mixes("takes rows by their position in the batch"));
+        return Err(TAKES);
     }
     if ranges
         .iter()
         .any(|range| range.axis != found.axis && (range.start.counts_rows() || range.end.counts_rows()))
     {
-        return Err(Mixes("computes with the number of rows"));
+        return Err(COUNTS);
     }
     Ok(found)
 }
@@ -114,7 +123,7 @@ fn gathered_elements(step: &Step<'_>) -> Result<Place, Halt> {
     let (found, rank) = first(step)?;
     let indices = step.input(1).and_then(place);
     if step.axis(0, rank)? == found.axis {
-        Err(Mixes("takes rows by their position in the batch"))
+        Err(TAKES)
     } else if indices == Some(found) {
         Ok(found)
     } else {
@@ -131,7 +140,8 @@ fn expanded(step: &Step<'_>) -> Result<Place, Halt> {
     let wide = target.len().max(rank);
     let axis = found.axis + wide - rank;
     match (axis + target.len()).checked_sub(wide).map(|at| target[at]) {
-        None | Some(Number(1) | Extent::Rows(_)) => Ok(Place { axis, ..found }),
+        None | Some(Number(1)) => Ok(Place { axis, ..found }),
+        Some(Extent::Rows(block)) if found.block == Some(block) => Ok(Place { axis, ..found }),
         Some(_) => Err(Unclear("expands the batch axis")),
     }
 }
@@ -165,12 +175,12 @@ fn padded(step: &Step<'_>) -> Result<Place, Halt> {
 /// Values that are joined: all hold rows on the same axis.
 fn together_alike(step: &Step<'_>) -> Result<Place, Halt> {
     let mut places = step.inputs().map(place);
-    let found = places.find_map(|found| found).ok_or(Impossible)?;
+    let found = places.find_map(|found| found).ok_or(UNFIT)?;
     for fact in step.inputs() {
         match place(fact) {
             Some(other) if other == found => {}
             Some(_) => return Err(Mixes("combines rows with other rows")),
-            None => return Err(Mixes("treats rows by their position in the batch")),
+            None => return Err(POSITION),
         }
     }
     Ok(found)
@@ -227,7 +237,7 @@ fn gathered(step: &Step<'_>) -> Result<Place, Halt> {
     let axis = step.axis(0, rank)?;
     let (data, indices) = (step.input(0).and_then(place), step.input(1).and_then(place));
     match (data, indices) {
-        (Some(found), None) if found.axis == axis => Err(Mixes("takes rows by their position in the batch")),
+        (Some(found), None) if found.axis == axis => Err(TAKES),
         (Some(found), None) => {
             let own = step.rank(1).ok_or(RANK)?;
             let is_before = axis < found.axis;
@@ -240,6 +250,56 @@ fn gathered(step: &Step<'_>) -> Result<Place, Halt> {
             axis: axis + found.axis,
             ..found
         }),
+        (Some(found), Some(_)) if found.axis == axis => Err(POINTS),
         _ => Err(Unclear("picks from rows by rows")),
+    }
+}
+
+/// How many axes the tuples of indices go into.
+fn length_of_tuples(step: &Step<'_>) -> Option<usize> {
+    let length = step.shape(1)?.last()?.number()?;
+    usize::try_from(length).ok()
+}
+
+fn gathered_tuples(step: &Step<'_>) -> Result<Place, Halt> {
+    let data = step.input(0).and_then(place);
+    let indices = step.input(1).and_then(place);
+    let (Some(found), Some(length)) = (data, length_of_tuples(step)) else {
+        return Err(Unclear("picks by tuples of unknown length"));
+    };
+    let shared = usize::try_from(step.integer("batch_dims", 0)).map_err(|_| UNFIT)?;
+    let is_picked = (shared..shared + length).contains(&found.axis);
+    Err(match (is_picked, indices) {
+        (true, Some(_)) => POINTS,
+        (true, None) => TAKES,
+        (false, _) => Unclear("picks by tuples, which the analysis does not follow"),
+    })
+}
+
+fn triangular(step: &Step<'_>) -> Result<Place, Halt> {
+    let (found, rank) = alone(step)?;
+    if found.axis + 2 >= rank {
+        Err(POSITION)
+    } else {
+        Ok(found)
+    }
+}
+
+fn scattered(step: &Step<'_>) -> Result<Place, Halt> {
+    let (found, rank) = first(step)?;
+    if step.axis(0, rank)? == found.axis || step.input(1).and_then(place).is_none() {
+        Err(WRITES)
+    } else if [1, 2].iter().all(|&at| step.input(at).and_then(place) == Some(found)) {
+        Ok(found)
+    } else {
+        Err(Unclear("writes rows to other rows"))
+    }
+}
+
+fn scattered_tuples(step: &Step<'_>) -> Result<Place, Halt> {
+    let (found, _) = first(step)?;
+    match length_of_tuples(step) {
+        Some(length) if found.axis < length => Err(WRITES),
+        _ => Err(Unclear("writes by tuples, which the analysis does not follow")),
     }
 }

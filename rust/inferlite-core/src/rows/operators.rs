@@ -1,10 +1,10 @@
 //! Where the rows are after a node: one rule for each family of operators.
 
-use super::facts::{Extent, Extents, Fact, Halt, Spread, axis_of, product};
+use super::facts::{Extent, Extents, Fact, Halt, Spread, UNFIT, axis_of, product};
 use super::step::Step;
 use super::{moves, shapes};
 use Extent::Number;
-use Halt::{Impossible, Mixes, Unclear};
+use Halt::{Mixes, Unclear};
 
 /// A family of operators that the same rules describe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,9 +35,9 @@ pub(super) enum Kind {
 
 /// The family of an operator; `None` for one that is not known.
 pub(super) fn kind(step: &Step<'_>) -> Option<Kind> {
-    let operator = step.operator();
-    Some(match step.node().domain.as_str() {
-        "" | "ai.onnx" => match operator {
+    let (domain, operator) = step.qualified()?;
+    Some(match domain {
+        "" => match operator {
             "Abs" | "Acos" | "Acosh" | "Add" | "And" | "Asin" | "Asinh" | "Atan" | "Atanh" | "BitShift"
             | "BitwiseAnd" | "BitwiseNot" | "BitwiseOr" | "BitwiseXor" | "Cast" | "CastLike" | "Ceil" | "Celu"
             | "Clip" | "Cos" | "Cosh" | "Div" | "Elu" | "Equal" | "Erf" | "Exp" | "Floor" | "Gelu" | "Greater"
@@ -63,15 +63,20 @@ pub(super) fn kind(step: &Step<'_>) -> Option<Kind> {
             | "ConstantOfShape"
             | "DynamicQuantizeLinear"
             | "Expand"
+            | "EyeLike"
             | "Flatten"
             | "Gather"
             | "GatherElements"
+            | "GatherND"
             | "NonMaxSuppression"
             | "NonZero"
             | "OneHot"
             | "Pad"
             | "Range"
             | "Reshape"
+            | "Scatter"
+            | "ScatterElements"
+            | "ScatterND"
             | "Shape"
             | "Size"
             | "Slice"
@@ -80,6 +85,7 @@ pub(super) fn kind(step: &Step<'_>) -> Option<Kind> {
             | "Tile"
             | "TopK"
             | "Transpose"
+            | "Trilu"
             | "Unique"
             | "Unsqueeze" => Kind::Other,
             _ => return None,
@@ -106,8 +112,11 @@ pub(super) fn kind(step: &Step<'_>) -> Option<Kind> {
     })
 }
 
+/// A value that is not the same in a batch of another size.
+pub(super) const COUNTS: Halt = Mixes("computes with the number of rows");
+
 /// Which inputs are sizes, axes and shapes rather than numbers to compute with.
-fn is_parameter(step: &Step<'_>, position: usize) -> bool {
+pub(super) fn is_parameter(step: &Step<'_>, position: usize) -> bool {
     match step.operator() {
         "Reshape" | "Expand" | "Squeeze" | "Unsqueeze" | "Tile" | "Split" | "TopK" | "CumSum" => position == 1,
         "Slice" => position >= 1,
@@ -124,18 +133,40 @@ pub(super) fn outcome(step: &Step<'_>) -> Result<Vec<Fact>, Halt> {
     for position in 0..step.node().input.len() {
         let Some(fact) = step.input(position) else { continue };
         if fact.counts && !is_parameter(step, position) && !matches!(step.operator(), "Shape" | "Size") {
-            return Err(Mixes("computes with the number of rows"));
+            return Err(COUNTS);
         }
         if is_parameter(step, position) && fact.spread != Spread::Free {
             return Err(Mixes("takes sizes or axes from the rows"));
         }
     }
-    if matches!(step.operator(), "Split" | "TopK") {
-        return several(step);
+    let facts = if matches!(step.operator(), "Split" | "TopK") {
+        several(step)?
+    } else if kind == Kind::Recurrent {
+        recurrent(step)?
+    } else {
+        single(step, kind)?
+    };
+    facts.iter().try_for_each(check)?;
+    Ok(facts)
+}
+
+/// What holds of every value that holds rows, whichever rule it comes from.
+fn check(fact: &Fact) -> Result<(), Halt> {
+    let (Some(Place { axis, block }), Some(shape)) = (place(fact), &fact.shape) else {
+        return Ok(());
+    };
+    let mut others = shape.iter().enumerate().filter(|(position, _)| *position != axis);
+    if others.any(|(_, extent)| extent.counts_rows()) {
+        return Err(COUNTS);
     }
-    if kind == Kind::Recurrent {
-        return recurrent(step);
+    match block {
+        Some(block) if shape[axis] != Extent::Rows(block) => Err(Unclear("gives a batch axis of an unknown extent")),
+        _ => Ok(()),
     }
+}
+
+/// Operators of which the first output is the one that matters.
+fn single(step: &Step<'_>, kind: Kind) -> Result<Vec<Fact>, Halt> {
     let place = match kind {
         Kind::Elementwise => together(step, 0..step.node().input.len())?,
         Kind::Alike => alike(step)?,
@@ -155,11 +186,16 @@ pub(super) fn outcome(step: &Step<'_>) -> Result<Vec<Fact>, Halt> {
         // A mask is shaped as what it masks, and the probabilities of a classifier have its rows.
         let fact = match (step.operator(), kind) {
             ("Dropout", _) => first.clone(),
+            ("MaxPool", _) if output == 1 => Fact::spread_only(Spread::Mixed(
+                step.named("numbers elements through the batch in its second output"),
+            )),
             (_, Kind::Tabular) => {
                 let rows = first.shape.as_ref().map_or(Extent::Other, |shape| shape[0]);
                 Fact::rows(0, place.block, Extents::from_slice(&[rows, Extent::Settled]))
             }
-            _ => Fact::spread_only(Spread::Unclear(format!("output {output} of {}", step.operator()))),
+            _ => Fact::spread_only(Spread::Unclear(
+                step.named("has another output, which the analysis does not follow"),
+            )),
         };
         facts.push(fact);
     }
@@ -183,7 +219,7 @@ pub(super) fn place(fact: &Fact) -> Option<Place> {
 
 /// The rows of an input that must hold them, and its rank.
 pub(super) fn first(step: &Step<'_>) -> Result<(Place, usize), Halt> {
-    let fact = step.input(0).ok_or(Impossible)?;
+    let fact = step.input(0).ok_or(UNFIT)?;
     let rank = fact.rank().ok_or(Unclear("takes a value of unknown rank"))?;
     let found = place(fact).ok_or(Unclear("takes rows by another input than its first"))?;
     Ok((found, rank))
@@ -226,13 +262,16 @@ fn together(step: &Step<'_>, positions: impl Iterator<Item = usize> + Clone) -> 
             }
         }
     }
-    let found = found.ok_or(Impossible)?;
+    let found = found.ok_or(UNFIT)?;
     for fact in facts.filter(|fact| place(fact).is_none()) {
         let shape = fact.shape.as_ref().ok_or(RANK)?;
         let at = (found.axis + shape.len()).checked_sub(rank);
         match at.map(|at| shape[at]) {
             None | Some(Number(1)) => {}
-            Some(Extent::Settled) => return Err(Unclear("combines rows with a value of unknown extent")),
+            // No trial tells what happens to a call that feeds as many elements as it has rows.
+            Some(Extent::Settled) => {
+                return Err(Mixes("combines rows with a value that may hold one element for each"));
+            }
             Some(_) => return Err(Mixes("treats rows by their position in the batch")),
         }
     }
@@ -241,14 +280,23 @@ fn together(step: &Step<'_>, positions: impl Iterator<Item = usize> + Clone) -> 
 
 fn alike(step: &Step<'_>) -> Result<Place, Halt> {
     let (found, rank) = alone(step)?;
-    let is_per_axis = step.rank(1).is_none_or(|rank| rank > 0) && step.operator() != "Dropout";
-    if is_per_axis
-        && step.axis(1, rank.max(2))? == found.axis
-        && step.shape(1).is_none_or(|scale| scale[0] != Number(1))
-    {
-        return Err(Mixes("scales rows by their position in the batch"));
+    if step.operator() == "Dropout" {
+        return Ok(found);
     }
-    Ok(found)
+    let scale = step.shape(1).ok_or(Unclear("scales by a value of unknown shape"))?;
+    let is_blocked = step.integer("block_size", 0) != 0 || scale.len() > 1;
+    let is_shared = if product(scale) == Number(1) {
+        true
+    } else if is_blocked {
+        scale.len() == rank && scale[found.axis] == Number(1)
+    } else {
+        step.axis(1, rank)? != found.axis
+    };
+    if is_shared {
+        Ok(found)
+    } else {
+        Err(Mixes("scales rows by their position in the batch"))
+    }
 }
 
 fn normalising(step: &Step<'_>) -> Result<Place, Halt> {
@@ -285,6 +333,9 @@ fn channels(step: &Step<'_>) -> Result<Place, Halt> {
     let (found, _) = alone(step)?;
     if step.integer("training_mode", 0) == 1 {
         return Err(Mixes("normalises over the batch"));
+    }
+    if step.integer("spatial", 1) == 0 {
+        return Err(Unclear("has numbers for every element"));
     }
     // The numbers of a batch normalisation are constants, so that every other axis is as good as the first.
     let is_fine = if step.operator() == "BatchNormalization" {
@@ -361,7 +412,7 @@ fn multiplied(step: &Step<'_>) -> Result<Place, Halt> {
         return Err(Unclear("takes a zero point of its own for each row or column"));
     }
     let side = |position: usize, name: &str| -> Result<Option<(Place, usize)>, Halt> {
-        let fact = step.input(position).ok_or(Impossible)?;
+        let fact = step.input(position).ok_or(UNFIT)?;
         let rank = fact.rank().ok_or(RANK)?;
         let is_turned = is_gemm && step.integer(name, 0) == 1;
         Ok(place(fact).map(|found| {
@@ -454,10 +505,11 @@ fn several(step: &Step<'_>) -> Result<Vec<Fact>, Halt> {
         (Some(sizes), ..) => sizes.get(output).map_or(Extent::Settled, |&size| Number(size)),
         (None, Number(extent), true) if extent % count == 0 => Number(extent / count),
         (None, ..) if is_split => Extent::Settled,
-        _ => step
-            .content(1)
-            .and_then(|content| content.items.first().copied())
-            .unwrap_or(Extent::Settled),
+        _ => match (step.content(1), step.input(1)) {
+            (Some(content), _) => content.items.first().copied().unwrap_or(Extent::Settled),
+            (None, Some(fact)) if fact.counts => Extent::Other,
+            (None, _) => Extent::Settled,
+        },
     };
     let facts = (0..step.outputs()).map(|output| {
         let mut part = shape.clone();
@@ -471,7 +523,7 @@ fn recurrent(step: &Step<'_>) -> Result<Vec<Fact>, Halt> {
     const ALONG: Halt = Mixes("takes the batch axis for time");
     let shape = step.shape(0).ok_or(Unclear("takes a value of unknown shape"))?;
     let &[first_axis, second_axis, _] = &shape[..] else {
-        return Err(Impossible);
+        return Err(UNFIT);
     };
     let is_batch_first = step.integer("layout", 0) == 1;
     let batch = usize::from(!is_batch_first);

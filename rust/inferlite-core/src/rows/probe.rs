@@ -47,7 +47,7 @@ enum Change {
 /// Runs a model on batches in which a row stays the same.
 pub(super) fn run(engine: &dyn Engine, layout: &BatchAxes, demand: &Demand<'_>, clock: &Clock) -> Trial {
     let start = clock.now();
-    let own_rows = |feeds: &[Feed]| rows_of(engine, layout, feeds, demand.options, ROWS);
+    let own_rows = |feeds: &[Feed]| rows_of(engine, layout, feeds, demand.options, (OWN, ROWS));
     let with_own = |base: Vec<Feed>| own_rows(&base).map(|own| (own, base));
     let found = if let Some(feeds) = demand.example {
         batch_of(feeds, layout).and_then(with_own)
@@ -91,7 +91,7 @@ pub(super) fn run(engine: &dyn Engine, layout: &BatchAxes, demand: &Demand<'_>, 
     let spent = clock.now().saturating_sub(start);
     if runs < 2 || spent + spent / runs <= BUDGET {
         let fewer: Vec<Feed> = base.iter().map(|feed| fewer(feed, layout)).collect();
-        let few = match rows_of(engine, layout, &fewer, demand.options, OWN + 1) {
+        let few = match rows_of(engine, layout, &fewer, demand.options, (OWN, OWN + 1)) {
             Ok(few) => few,
             Err(problem) => return Trial::Impossible(problem),
         };
@@ -104,19 +104,37 @@ pub(super) fn run(engine: &dyn Engine, layout: &BatchAxes, demand: &Demand<'_>, 
             }
         }
     }
+    for place in [0, ROWS - 1] {
+        let spent = clock.now().saturating_sub(start);
+        if spent + spent / runs > BUDGET {
+            break;
+        }
+        let moved: Vec<Feed> = base.iter().map(|feed| moved(feed, layout, place)).collect();
+        let Ok(rows) = rows_of(engine, layout, &moved, demand.options, (place, ROWS)) else {
+            continue;
+        };
+        for (argument, (before, after)) in std::iter::zip(&engine.signature().outputs, std::iter::zip(&first, &rows)) {
+            if !is_near(before, after) {
+                return Trial::Changed(format!(
+                    "output `{}` of a row changed in a trial run when the row had another place",
+                    argument.name
+                ));
+            }
+        }
+    }
     if runs < 2 {
         return Trial::Impossible("there are no other rows that it accepts".to_owned());
     }
     Trial::Unchanged
 }
 
-/// The watched row of every output, of a batch of so many rows.
+/// The row at a place of every output, of a batch of so many rows.
 fn rows_of(
     engine: &dyn Engine,
     layout: &BatchAxes,
     feeds: &[Feed],
     options: Option<&RunOptions>,
-    count: usize,
+    (place, count): (usize, usize),
 ) -> Result<Vec<Value>, String> {
     let signature = engine.signature();
     let fetches: Vec<usize> = (0..signature.outputs.len()).collect();
@@ -137,7 +155,7 @@ fn rows_of(
                 "output `{name}` has shape {shape:?} for {count} rows on axis {axis}"
             ));
         }
-        rows.push(row(piece, axis, OWN));
+        rows.push(row(piece, axis, place));
     }
     Ok(rows)
 }
@@ -335,6 +353,20 @@ fn fewer(feed: &Feed, layout: &BatchAxes) -> Feed {
     fed(feed.index, batched(&rows, axis))
 }
 
+/// The same feed with the watched row at this place, in exchange for the one there.
+fn moved(feed: &Feed, layout: &BatchAxes, place: usize) -> Feed {
+    let found = layout.inputs[feed.index].zip(Piece::fed(&feed.value));
+    let Some((axis, piece)) = found else {
+        return Feed {
+            index: feed.index,
+            value: shared(&feed.value),
+        };
+    };
+    let mut rows: Vec<Value> = (0..ROWS).map(|index| row(piece, axis, index)).collect();
+    rows.swap(OWN, place);
+    fed(feed.index, batched(&rows, axis))
+}
+
 /// Whether two answers are the same but for rounding, which may be another one in a batch of another size.
 fn is_near(before: &Value, after: &Value) -> bool {
     let numbers = |value: &Value| -> Option<Vec<f64>> {
@@ -360,14 +392,15 @@ fn is_near(before: &Value, after: &Value) -> bool {
         return false;
     }
     let (Some(before), Some(after)) = (numbers(before), numbers(after)) else {
-        // A rounding that turns an integer over would be a difference of any size.
-        return true;
+        // Halves round too coarsely to tell; everything else does not round.
+        let is_half = |value: &Value| matches!(value, Value::Tensor(tensor) if matches!(tensor.view().dtype(), Dtype::Float16 | Dtype::Bfloat16));
+        return is_half(before) || bits(before) == bits(after);
     };
     let finite = before
         .iter()
         .map(|number| number.abs())
         .filter(|number| number.is_finite());
-    let most = finite.fold(1e-6, f64::max) / 100.0;
+    let most = finite.fold(1e-6, f64::max) * 1e-4;
     std::iter::zip(before, after).all(|(before, after)| {
         before.to_bits() == after.to_bits() || (before - after).abs() <= most || (before.is_nan() && after.is_nan())
     })
@@ -536,10 +569,33 @@ mod tests {
         let (trial, seen) = trial(|x| Ok(x.iter().map(|x| x * 2.0).collect()), QUICK, None);
         assert_eq!(trial, Trial::Unchanged);
         let sizes: Vec<usize> = seen.iter().map(Vec::len).collect();
-        assert_eq!(sizes, [ROWS, ROWS, ROWS, ROWS, OWN + 1]);
-        assert!(seen.iter().all(|batch| batch[OWN].to_bits() == seen[0][OWN].to_bits()));
+        assert_eq!(sizes, [ROWS, ROWS, ROWS, ROWS, OWN + 1, ROWS, ROWS]);
+        assert!(
+            seen[..5]
+                .iter()
+                .all(|batch| batch[OWN].to_bits() == seen[0][OWN].to_bits())
+        );
+        assert!(
+            seen[5][0].to_bits() == seen[0][OWN].to_bits() && seen[6][ROWS - 1].to_bits() == seen[0][OWN].to_bits()
+        );
         assert!(seen[1][0].abs() > 10.0);
         assert!(seen[2][0].is_nan());
+    }
+
+    #[test]
+    fn rows_that_depend_on_their_place_are_noticed() {
+        let (trial, _) = trial(
+            |x| {
+                Ok(x.iter()
+                    .enumerate()
+                    .map(|(place, y)| if place == 3 { y * 2.0 } else { *y })
+                    .collect())
+            },
+            QUICK,
+            None,
+        );
+        let how = "output `y` of a row changed in a trial run when the row had another place";
+        assert_eq!(trial, Trial::Changed(how.into()));
     }
 
     #[test]
@@ -579,7 +635,7 @@ mod tests {
     #[test]
     fn time_is_up_after_100_ms_or_two_runs() {
         let double: Script = |x| Ok(x.to_vec());
-        for (milliseconds, runs) in [(1, 5), (25, 4), (40, 2), (30_000, 2)] {
+        for (milliseconds, runs) in [(1, 7), (25, 4), (40, 2), (30_000, 2)] {
             let (trial, seen) = trial(double, Duration::from_millis(milliseconds), None);
             assert_eq!((trial, seen.len()), (Trial::Unchanged, runs), "{milliseconds} ms a run");
         }

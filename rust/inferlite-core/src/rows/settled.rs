@@ -1,6 +1,6 @@
 //! Values that no row has any influence on: shapes, and what is computed from them and from constants.
 
-use super::facts::{Content, Extent, Extents, Fact, Halt, axis_of, product};
+use super::facts::{Content, Extent, Extents, Fact, Halt, UNFIT, axis_of, product};
 use super::step::Step;
 use crate::tensor::Dtype;
 use Extent::{Number, Other, Rows, Settled};
@@ -89,7 +89,9 @@ fn folded(step: &Step<'_>) -> Result<Option<Content>, Halt> {
             first().and_then(
                 |content| match Dtype::from_onnx(i32::try_from(step.integer("to", 0)).unwrap_or(0)) {
                     Dtype::Bool => Some(truth(content)),
-                    Dtype::Int32 | Dtype::Int64 | Dtype::Uint32 | Dtype::Uint64 => Some(content),
+                    dtype @ (Dtype::Int32 | Dtype::Int64 | Dtype::Uint32 | Dtype::Uint64) => {
+                        Some(Content { dtype, ..content })
+                    }
                     // A division of fractions is not that of integers.
                     _ => None,
                 },
@@ -101,7 +103,10 @@ fn folded(step: &Step<'_>) -> Result<Option<Content>, Halt> {
         "Sub" => pairs(step, Extent::minus),
         "Mul" => pairs(step, Extent::times),
         "Div" => pairs(step, Extent::divided_by),
-        "Equal" => pairs(step, Extent::equals),
+        "Equal" => pairs(step, Extent::equals).map(|content| Content {
+            dtype: Dtype::Bool,
+            ..content
+        }),
         "Unsqueeze" | "Squeeze" | "Reshape" | "Flatten" => first().and_then(|content| {
             let shape = super::shapes::outcome(step).ok()??;
             let dims: Option<_> = shape
@@ -112,10 +117,7 @@ fn folded(step: &Step<'_>) -> Result<Option<Content>, Halt> {
             let count = dims
                 .iter()
                 .try_fold(1_usize, |count, &extent| count.checked_mul(extent));
-            (count == Some(content.items.len())).then_some(Content {
-                dims,
-                items: content.items,
-            })
+            (count == Some(content.items.len())).then_some(Content { dims, ..content })
         }),
         "Where" => chosen(step),
         "Concat" => concat(step)?,
@@ -126,7 +128,7 @@ fn folded(step: &Step<'_>) -> Result<Option<Content>, Halt> {
         "Range" => range(step),
         _ => None,
     };
-    Ok(content.filter(|content| content.items.len() <= MOST_ITEMS))
+    Ok(content.filter(|content| content.items.len() <= MOST_ITEMS && content.fits()))
 }
 
 /// The shape of a value, as `Shape` gives it.
@@ -145,15 +147,7 @@ fn shape_of(step: &Step<'_>, input: &Fact) -> Option<Content> {
 fn constant(step: &Step<'_>) -> Option<Content> {
     let attribute = step.node().attribute.first()?;
     match attribute.name.as_str() {
-        "value" => {
-            let weight = attribute.t.as_ref()?;
-            let items: Extents = weight.integers()?.into_iter().map(Number).collect();
-            let dims = weight.dims.iter().map(|&extent| usize::try_from(extent).ok());
-            Some(Content {
-                dims: dims.collect::<Option<_>>()?,
-                items,
-            })
-        }
+        "value" => Content::of_weight(attribute.t.as_ref()?),
         "value_int" => Some(Content::scalar(Number(attribute.i))),
         "value_ints" => Some(Content::list(attribute.ints.iter().copied().map(Number).collect())),
         _ => None,
@@ -168,30 +162,44 @@ fn each(content: Content, compute: impl Fn(Extent) -> Extent) -> Content {
 }
 
 fn truth(content: Content) -> Content {
-    each(content, |item| match item {
-        Number(number) => Number(i64::from(number != 0)),
-        other => other.equals(Number(0)),
+    let content = Content {
+        dtype: Dtype::Bool,
+        ..content
+    };
+    each(content, |item| match item.equals(Number(0)) {
+        Number(is_zero) => Number(1 - is_zero),
+        other => other,
     })
+}
+
+/// Whether a tensor is repeated as a whole to fill these dimensions, or fills them as it is.
+fn fills(content: &Content, dims: &[usize]) -> bool {
+    content.dims[..] == *dims || (content.items.len() == 1 && content.dims.len() <= dims.len())
+}
+
+/// The dimensions that tensors have together of which all but one shape are single numbers.
+fn widest<'c>(contents: &[&'c Content]) -> Option<&'c [usize]> {
+    let widest = contents
+        .iter()
+        .max_by_key(|content| (content.items.len(), content.dims.len()))?;
+    let are_filled = contents.iter().all(|content| fills(content, &widest.dims));
+    are_filled.then_some(&widest.dims)
+}
+
+fn item(content: &Content, position: usize) -> Extent {
+    content.items[if content.items.len() == 1 { 0 } else { position }]
 }
 
 /// Combines two tensors, one of which may be a single number.
 fn pairs(step: &Step<'_>, compute: impl Fn(Extent, Extent) -> Extent) -> Option<Content> {
     let (a, b) = (step.content(0)?, step.content(1)?);
-    let longer = if a.dims.len() >= b.dims.len() { a } else { b };
+    let dims = widest(&[a, b]).filter(|_| a.dtype == b.dtype)?;
     let count = a.items.len().max(b.items.len());
-    if [a, b]
-        .iter()
-        .any(|content| content.items.len() != count && content.items.len() != 1)
-        || longer.items.len() != count
-        || (a.items.len() == b.items.len() && a.dims.len() == b.dims.len() && a.dims != b.dims)
-    {
-        return None;
-    }
-    let at = |content: &Content, position: usize| content.items[if content.items.len() == 1 { 0 } else { position }];
     Some(Content {
-        dims: longer.dims.clone(),
+        dtype: a.dtype,
+        dims: dims.into(),
         items: (0..count)
-            .map(|position| compute(at(a, position), at(b, position)))
+            .map(|position| compute(item(a, position), item(b, position)))
             .collect(),
     })
 }
@@ -199,32 +207,27 @@ fn pairs(step: &Step<'_>, compute: impl Fn(Extent, Extent) -> Extent) -> Option<
 /// Elements of either of two lists of one length, or of two numbers: what converters write to leave an extent as it is.
 fn chosen(step: &Step<'_>) -> Option<Content> {
     let (condition, yes, no) = (step.content(0)?, step.content(1)?, step.content(2)?);
-    let longest = [condition, yes, no]
-        .into_iter()
-        .max_by_key(|content| (content.items.len(), content.dims.len()))?;
-    let count = longest.items.len();
-    let item = |content: &Content, position: usize| match content.items.len() {
-        1 => Some(content.items[0]),
-        length if length == count && content.dims.len() <= 1 => Some(content.items[position]),
-        _ => None,
-    };
+    let dims = widest(&[condition, yes, no]).filter(|_| yes.dtype == no.dtype)?;
+    let count = dims.iter().product();
     let items = (0..count).map(|position| {
-        let (yes, no) = (item(yes, position)?, item(no, position)?);
-        match item(condition, position)? {
-            Number(0) => Some(no),
-            Number(_) => Some(yes),
-            _ if yes == no => Some(yes),
-            _ => Some(yes.minus(no).plus(Other)),
+        let (yes, no) = (item(yes, position), item(no, position));
+        match item(condition, position) {
+            Number(0) => no,
+            Number(_) => yes,
+            _ if yes == no && yes != Other => yes,
+            _ => Other,
         }
     });
     Some(Content {
-        dims: longest.dims.clone(),
-        items: items.collect::<Option<_>>()?,
+        dtype: yes.dtype,
+        dims: dims.into(),
+        items: items.collect(),
     })
 }
 
 fn concat(step: &Step<'_>) -> Result<Option<Content>, Halt> {
     let mut items = Extents::new();
+    let mut dtype = Dtype::Undefined;
     for position in 0..step.node().input.len() {
         let Some(content) = step.content(position) else {
             return Ok(None);
@@ -232,10 +235,14 @@ fn concat(step: &Step<'_>) -> Result<Option<Content>, Halt> {
         if content.dims.len() != 1 {
             return Ok(None);
         }
+        dtype = content.dtype;
         axis_of(step.integer("axis", 0), 1)?;
         items.extend(content.items.iter().copied());
     }
-    Ok(Some(Content::list(items)))
+    Ok(Some(Content {
+        dtype,
+        ..Content::list(items)
+    }))
 }
 
 fn gather(step: &Step<'_>) -> Result<Option<Content>, Halt> {
@@ -249,6 +256,7 @@ fn gather(step: &Step<'_>) -> Result<Option<Content>, Halt> {
         .iter()
         .map(|&index| Ok(data.items[axis_of(index, data.items.len())?]));
     Ok(Some(Content {
+        dtype: data.dtype,
         dims: indices.dims.clone(),
         items: items.collect::<Result<_, Halt>>()?,
     }))
@@ -293,7 +301,7 @@ fn slice(step: &Step<'_>) -> Result<Option<Content>, Halt> {
         let mut items = Extents::new();
         for block in 0..outer {
             for picked in 0..count {
-                let at = usize::try_from(start + picked * stride).map_err(|_| Halt::Impossible)?;
+                let at = usize::try_from(start + picked * stride).map_err(|_| UNFIT)?;
                 let first = (block * content.dims[range.axis] + at) * inner;
                 items.extend(content.items[first..first + inner].iter().copied());
             }
@@ -311,6 +319,7 @@ fn transpose(step: &Step<'_>, content: Content) -> Option<Content> {
         (&[high, wide], None | Some([1, 0])) => {
             let items = (0..wide).flat_map(|x| (0..high).map(move |y| (y, x)));
             Some(Content {
+                dtype: content.dtype,
                 dims: [wide, high].into(),
                 items: items.map(|(y, x)| content.items[y * wide + x]).collect(),
             })
@@ -321,12 +330,15 @@ fn transpose(step: &Step<'_>, content: Content) -> Option<Content> {
 
 fn constant_of_shape(step: &Step<'_>) -> Option<Content> {
     let dims = step.content(0)?.numbers()?;
-    let value = match step.tensor("value") {
-        None => Settled,
-        Some(weight) => weight
-            .integers()
-            .and_then(|numbers| numbers.first().copied())
-            .map_or(Settled, Number),
+    let (dtype, value) = match step.tensor("value") {
+        None => (Dtype::Float32, Settled),
+        Some(weight) => (
+            Dtype::from_onnx(weight.data_type),
+            weight
+                .integers()
+                .and_then(|numbers| numbers.first().copied())
+                .map_or(Settled, Number),
+        ),
     };
     let dims: smallvec::SmallVec<[usize; 2]> = dims
         .iter()
@@ -336,6 +348,7 @@ fn constant_of_shape(step: &Step<'_>) -> Option<Content> {
         .iter()
         .try_fold(1_usize, |count, &extent| count.checked_mul(extent))?;
     (count <= MOST_ITEMS).then(|| Content {
+        dtype,
         dims,
         items: Extents::from_elem(value, count),
     })
@@ -356,7 +369,10 @@ fn range(step: &Step<'_>) -> Option<Content> {
         items.push(Number(at));
         next = at.checked_add(stride);
     }
-    Some(Content::list(items))
+    Some(Content {
+        dtype: step.content(0)?.dtype,
+        ..Content::list(items)
+    })
 }
 
 /// What a range of the runtime's own length looks like: `0, 1, 2, ...` up to the number of rows.

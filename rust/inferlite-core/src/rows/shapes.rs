@@ -1,10 +1,10 @@
 //! The shape of what a node gives.
 
-use super::facts::{Extent, Extents, Halt, axis_of, broadcast, product};
+use super::facts::{Extent, Extents, Halt, UNFIT, axis_of, broadcast, product};
 use super::operators::{self, Kind};
 use super::settled::{length_of_range, sliced};
 use super::step::Step;
-use Extent::{Number, Other, Settled};
+use Extent::{Number, Other, Rows, Settled};
 
 /// Slices that end here or later go to the end of the axis; converters write this very number, among others.
 pub(super) const BEYOND: i64 = 1_000_000_000;
@@ -16,7 +16,9 @@ pub(super) fn outcome(step: &Step<'_>) -> Result<Option<Extents>, Halt> {
     };
     match kind {
         Kind::Elementwise => broadcast_all((0..step.node().input.len()).filter_map(|position| step.input(position))),
-        Kind::Alike | Kind::Normalising | Kind::PerChannel | Kind::Recurrent => Ok(step.shape(0).cloned()),
+        Kind::Alike | Kind::Normalising | Kind::PerChannel => Ok(step.shape(0).cloned()),
+        // Nobody asks for the shape of what has four axes and holds no rows.
+        Kind::Recurrent => Ok(None),
         Kind::Reducing => reduced(step),
         Kind::Choosing => chosen(step),
         Kind::Windowed => windowed(step),
@@ -85,7 +87,7 @@ fn without(shape: &[Extent], axes: &[usize], keeps: bool) -> Extents {
 fn windowed(step: &Step<'_>) -> Result<Option<Extents>, Halt> {
     let Some(shape) = step.shape(0) else { return Ok(None) };
     if shape.len() < 3 {
-        return Err(Halt::Impossible);
+        return Err(UNFIT);
     }
     let operator = step.operator();
     if operator.starts_with("Global") {
@@ -126,7 +128,7 @@ fn windowed(step: &Step<'_>) -> Result<Option<Extents>, Halt> {
                 let pads = pads[axis].saturating_add(pads[count + axis]);
                 let padded = extent.saturating_add(pads).saturating_sub(window);
                 if padded < 0 {
-                    Err(Halt::Impossible)
+                    Err(UNFIT)
                 } else {
                     Ok(Number((padded / strides[axis]).saturating_add(1)))
                 }
@@ -147,18 +149,18 @@ fn multiplied(step: &Step<'_>) -> Result<Option<Extents>, Halt> {
             &turned(a, step.integer("transA", 0) == 1)?[..],
             &turned(b, step.integer("transB", 0) == 1)?[..],
         ) else {
-            return Err(Halt::Impossible);
+            return Err(UNFIT);
         };
         broadcast(inner_a, inner_b)?;
         return Ok(Some(Extents::from_slice(&[high, wide])));
     }
     let (Some(inner_a), Some(inner_b)) = (a.last(), b.get(b.len().saturating_sub(2))) else {
-        return Err(Halt::Impossible);
+        return Err(UNFIT);
     };
     if let (Number(a), Number(b)) = (inner_a, inner_b)
         && a != b
     {
-        return Err(Halt::Impossible);
+        return Err(UNFIT);
     }
     let outer = |shape: &Extents| Extents::from_slice(&shape[..shape.len().saturating_sub(2)]);
     let mut shape = broadcast_two(&outer(a), &outer(b))?;
@@ -175,14 +177,14 @@ fn turned(shape: &Extents, is_turned: bool) -> Result<Extents, Halt> {
     match (&shape[..], is_turned) {
         (&[a, b], false) => Ok(Extents::from_slice(&[a, b])),
         (&[a, b], true) => Ok(Extents::from_slice(&[b, a])),
-        _ => Err(Halt::Impossible),
+        _ => Err(UNFIT),
     }
 }
 
 /// The operators of `ai.onnx.ml` that take a table of one row each.
 fn tabular(step: &Step<'_>, shape: &Extents) -> Option<Extents> {
     let &[rows, columns] = &shape[..] else { return None };
-    Some(match step.operator() {
+    Some(match step.node().op_type.as_str() {
         "TreeEnsembleClassifier" | "LinearClassifier" | "SVMClassifier" => Extents::from_slice(&[rows]),
         "Scaler" | "Imputer" | "Normalizer" | "Binarizer" => Extents::from_slice(&[rows, columns]),
         _ => Extents::from_slice(&[rows, Settled]),
@@ -207,6 +209,11 @@ fn other(step: &Step<'_>) -> Result<Option<Extents>, Halt> {
     }
 }
 
+/// The axes that a `Squeeze` removes; `None` where these are all that have one element.
+pub(super) fn squeezed_axes(step: &Step<'_>, rank: usize) -> Result<Option<Vec<usize>>, Halt> {
+    Ok(step.axes("axes", 1, rank)?.filter(|axes| !axes.is_empty()))
+}
+
 /// Operators that keep all elements.
 fn rearranged(step: &Step<'_>) -> Result<Option<Extents>, Halt> {
     let Some(shape) = step.shape(0) else { return Ok(None) };
@@ -216,7 +223,7 @@ fn rearranged(step: &Step<'_>) -> Result<Option<Extents>, Halt> {
             let perm = step.integers("perm");
             let perm = perm.unwrap_or_else(|| (0..rank).rev().filter_map(|axis| i64::try_from(axis).ok()).collect());
             if perm.len() != rank {
-                return Err(Halt::Impossible);
+                return Err(UNFIT);
             }
             Some(
                 perm.iter()
@@ -226,7 +233,7 @@ fn rearranged(step: &Step<'_>) -> Result<Option<Extents>, Halt> {
         }
         "Unsqueeze" => {
             let Some(axes) = step.parameters("axes", 1)? else {
-                return Err(Halt::Impossible);
+                return Err(UNFIT);
             };
             let wide = rank + axes.len();
             let axes: Vec<usize> = axes.iter().map(|&axis| axis_of(axis, wide)).collect::<Result<_, _>>()?;
@@ -240,11 +247,11 @@ fn rearranged(step: &Step<'_>) -> Result<Option<Extents>, Halt> {
             });
             Some(
                 extents
-                    .map(|extent| extent.copied().ok_or(Halt::Impossible))
+                    .map(|extent| extent.copied().ok_or(UNFIT))
                     .collect::<Result<_, _>>()?,
             )
         }
-        "Squeeze" => match step.axes("axes", 1, rank)? {
+        "Squeeze" => match squeezed_axes(step, rank)? {
             None if shape.iter().all(|extent| extent.number().is_some()) => {
                 Some(shape.iter().copied().filter(|extent| *extent != Number(1)).collect())
             }
@@ -254,7 +261,7 @@ fn rearranged(step: &Step<'_>) -> Result<Option<Extents>, Halt> {
                     .iter()
                     .any(|&axis| matches!(shape[axis], Number(extent) if extent != 1))
                 {
-                    return Err(Halt::Impossible);
+                    return Err(UNFIT);
                 }
                 Some(without(shape, &axes, false))
             }
@@ -287,7 +294,7 @@ fn selected(step: &Step<'_>) -> Result<Option<Extents>, Halt> {
             for position in 1..step.node().input.len() {
                 match step.shape(position) {
                     None => joined[axis] = Other,
-                    Some(next) if next.len() != rank => return Err(Halt::Impossible),
+                    Some(next) if next.len() != rank => return Err(UNFIT),
                     Some(next) => joined[axis] = joined[axis].plus(next[axis]),
                 }
             }
@@ -321,6 +328,7 @@ fn selected(step: &Step<'_>) -> Result<Option<Extents>, Halt> {
             }
         },
         "GatherElements" => step.shape(1).cloned(),
+        "EyeLike" | "Scatter" | "ScatterElements" | "ScatterND" | "Trilu" => Some(shape.clone()),
         "Expand" => match step.content(1) {
             Some(target) => Some(broadcast_two(shape, &target.items)?),
             None => None,
@@ -361,7 +369,7 @@ fn reshaped(step: &Step<'_>, shape: &Extents, target: &Extents) -> Result<Extent
     let mut resolved = Extents::new();
     for (position, item) in target.iter().enumerate() {
         resolved.push(match item {
-            Number(0) if copies => *shape.get(position).ok_or(Halt::Impossible)?,
+            Number(0) if copies => *shape.get(position).ok_or(UNFIT)?,
             other => *other,
         });
     }
@@ -382,6 +390,13 @@ fn reshaped(step: &Step<'_>, shape: &Extents, target: &Extents) -> Result<Extent
             }
         }
         resolved[rest] = product(&given).divided_by(product(&taken));
+        // What is left of each row is the same for any number of them.
+        let others = resolved.iter().enumerate().filter(|(position, _)| *position != rest);
+        let mut counted = others.map(|(_, item)| item).filter(|item| item.counts_rows());
+        let is_split_by_rows = matches!((counted.next(), counted.next()), (Some(Rows(_)), None));
+        if is_split_by_rows && resolved[rest] == Other && step.input(0).is_some_and(|input| input.axis().is_some()) {
+            resolved[rest] = Settled;
+        }
     }
     Ok(resolved)
 }

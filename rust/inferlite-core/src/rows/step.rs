@@ -1,14 +1,62 @@
 //! One node of a graph and what is known of its inputs, as the rules of the analysis ask for them.
 
-use super::facts::{Content, Extent, Extents, Fact, Halt, axis_of};
-use crate::graph::{Attribute, Node, Weight};
+use std::collections::HashSet;
+
+use super::facts::{Content, Extent, Extents, Fact, Halt, UNFIT, axis_of};
+use crate::graph::{Attribute, Function, ModelFile, Node, Weight};
 
 /// A node about to be followed.
 pub(super) struct Step<'a> {
     node: &'a Node,
     facts: Vec<Option<&'a Fact>>,
+    /// What all nodes of a file have in common.
+    setting: &'a Setting,
+}
+
+/// What the operators of a file mean.
+#[derive(Debug, Default)]
+pub(super) struct Setting {
     /// The version of ONNX's operators.
-    opset: i64,
+    pub(super) opset: i64,
+    /// The domains and names of the model's own functions.
+    pub(super) functions: HashSet<(String, String)>,
+}
+
+/// Whether a domain is that of ONNX's operators.
+pub(super) fn is_onnx(domain: &str) -> bool {
+    matches!(domain, "" | "ai.onnx")
+}
+
+impl Setting {
+    pub(super) fn of(file: &ModelFile) -> Self {
+        let own = |function: &Function| (function.domain.clone(), function.name.clone());
+        let opset = file.opset_import.iter().find(|set| is_onnx(&set.domain));
+        Self {
+            opset: opset.map_or(1, |set| set.version),
+            functions: file.functions.iter().map(own).collect(),
+        }
+    }
+
+    fn is_function(&self, node: &Node) -> bool {
+        !self.functions.is_empty()
+            && self.functions.iter().any(|(domain, name)| {
+                *name == node.op_type && (*domain == node.domain || is_onnx(domain) && is_onnx(&node.domain))
+            })
+    }
+
+    /// ONNX's operator of a node; nothing for any other, whatever its name is.
+    pub(super) fn operator<'n>(&self, node: &'n Node) -> &'n str {
+        if is_onnx(&node.domain) && !self.is_function(node) {
+            &node.op_type
+        } else {
+            ""
+        }
+    }
+}
+
+/// A reason, and the node that gives it.
+pub(super) fn named(node: &Node, reason: &str) -> String {
+    format!("node `{}` ({}) {reason}", node.name, node.operator())
 }
 
 /// A range of indices that a `Slice` takes.
@@ -20,16 +68,36 @@ pub(super) struct Range {
 }
 
 impl<'a> Step<'a> {
-    pub(super) fn new(node: &'a Node, facts: Vec<Option<&'a Fact>>, opset: i64) -> Self {
-        Self { node, facts, opset }
+    pub(super) fn new(node: &'a Node, mut facts: Vec<Option<&'a Fact>>, setting: &'a Setting) -> Self {
+        if setting.operator(node) == "CastLike" {
+            // The other input lends its type alone.
+            facts.truncate(1);
+        }
+        Self { node, facts, setting }
     }
 
     pub(super) fn node(&self) -> &'a Node {
         self.node
     }
 
+    /// ONNX's operator that this is; nothing for those of other domains.
     pub(super) fn operator(&self) -> &'a str {
-        &self.node.op_type
+        self.setting.operator(self.node)
+    }
+
+    /// The domain and the name of the operator, unless it is one of the model's own functions.
+    pub(super) fn qualified(&self) -> Option<(&'a str, &'a str)> {
+        let domain = if is_onnx(&self.node.domain) {
+            ""
+        } else {
+            &self.node.domain
+        };
+        (!self.setting.is_function(self.node)).then_some((domain, &self.node.op_type))
+    }
+
+    /// A reason, and the node that gives it.
+    pub(super) fn named(&self, reason: &str) -> String {
+        named(self.node, reason)
     }
 
     pub(super) fn outputs(&self) -> usize {
@@ -59,7 +127,7 @@ impl<'a> Step<'a> {
 
     /// Whether the operators are of this version of ONNX or a later one.
     pub(super) fn is_since(&self, opset: i64) -> bool {
-        self.opset >= opset
+        self.setting.opset >= opset
     }
 
     pub(super) fn attribute(&self, name: &str) -> Option<&'a Attribute> {
@@ -95,12 +163,18 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The same as axes of a value of this rank.
+    /// The same as axes of a value of this rank, each once: an axis may be given from both ends.
     pub(super) fn axes(&self, name: &str, position: usize, rank: usize) -> Result<Option<Vec<usize>>, Halt> {
-        let given = self.parameters(name, position)?;
-        given
-            .map(|axes| axes.into_iter().map(|axis| axis_of(axis, rank)).collect())
-            .transpose()
+        let Some(given) = self.parameters(name, position)? else {
+            return Ok(None);
+        };
+        let mut axes: Vec<usize> = given
+            .into_iter()
+            .map(|axis| axis_of(axis, rank))
+            .collect::<Result<_, _>>()?;
+        axes.sort_unstable();
+        axes.dedup();
+        Ok(Some(axes))
     }
 
     /// The axis of an attribute.
@@ -135,7 +209,7 @@ impl<'a> Step<'a> {
             .iter()
             .any(|&length| length != starts.len())
         {
-            return Err(Halt::Impossible);
+            return Err(UNFIT);
         }
         let mut ranges = Vec::new();
         for position in 0..starts.len() {
