@@ -421,9 +421,9 @@ def test_a_branch_that_trial_runs_would_not_take_needs_an_example() -> None:
     with pytest.raises(ModelLoadError) as caught:
         _loaded(name, {})
     assert str(caught.value) == (
-        f"model `{name}` cannot be cached by row: node `sum` (Einsum) is an operator that the analysis does not know, and "
-        "a trial run would take one of several branches; pass `example=` with inputs that take the one that calls take, "
-        "or `rows_independent=True` if no row influences another"
+        f"model `{name}` cannot be cached by row: node `sum` (Einsum) is an operator that the analysis does not know, "
+        "and a trial run would take one of several branches; pass `example=` with inputs that take the one that calls "
+        "take, or `rows_independent=True` if no row influences another"
     )
     x = np.arange(12, dtype=np.float32).reshape(4, 3)
     assert _loaded(name, {}, example={"x": x, "mode": np.array(4)}) is not None

@@ -101,7 +101,8 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
         return model
 
     opened = open_model(make, title, hold, session_options, providers, provider_options)
-    _rows.check_axes(opened.name, axes, opened.signature)
+    if axes:
+        _rows.check_axes(opened.name, axes, opened.signature)
     if kept is not None and kept.by == "row":
         opened._keep_rows(axes, example, rows_independent)  # noqa: SLF001 - a class of this package
     elif example is not None:

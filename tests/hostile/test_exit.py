@@ -51,9 +51,10 @@ def contextlib_suppress(session):
     except Exception:
         pass
 
-# The first error of a class imports it, which is Python code under native frames: a daemon thread that the end of the
-# interpreter meets in there takes the process along, before 3.14. No later one runs any.
+# The first error of a class imports it, and so does the first model, which is Python code under native frames: a daemon
+# thread that the end of the interpreter meets in there takes the process along, before 3.14. Later ones run none.
 contextlib_suppress(session)
+inferlite.load(make_models.path("double"))(x[:, :4])
 """
 
 

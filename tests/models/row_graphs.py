@@ -116,15 +116,16 @@ GRAPHS = {
     "quantized_in_blocks": "g (int8[n,4] x) => (float[n,4] y) <float[2,2] s = {1, 2, 3, 4}> "
     "{ [quantize] y = DequantizeLinear<axis = 1, block_size = 2>(x, s) }",
     "cell_beside_the_rows": f"g (float[n,2] x, float[1,1,2] s) => (float[n,2] y) <{_CELL}, {_RECURRENT}, "
-    "int64[1] two = {2}, int64[1] one = {1}, int64[1] zero = {0}> { l = LSTM<hidden_size = 2>(s, w, r) [add] a = Add(x, l) "
-    "t = ReduceSum<keepdims = 0>(a, two) u = Squeeze(t, zero) v = Unsqueeze(u, one) q = Add(x, v) shape = Shape(x) "
-    "y = Reshape(q, shape) }",
+    "int64[1] two = {2}, int64[1] one = {1}, int64[1] zero = {0}> { l = LSTM<hidden_size = 2>(s, w, r) "
+    "[add] a = Add(x, l) t = ReduceSum<keepdims = 0>(a, two) u = Squeeze(t, zero) v = Unsqueeze(u, one) "
+    "q = Add(x, v) shape = Shape(x) y = Reshape(q, shape) }",
     # [2, 1] and [2] make four numbers, of which some are 0.
     "crossed_axes": "g (float[n,3,3] x) => (float[n,3,3] y) <int64[2,1] a = {1, 2}, int64[2] b = {0, -1}, "
     "int64[1] flat = {-1}> { c = Add(a, b) axes = Reshape(c, flat) [sum] r = ReduceSum(x, axes) y = Sub(x, r) }",
     "chosen_by_a_cube": "g (float[n,3] x) => (float[n,3] y) <bool[1,1,1] c = {1}, int64[3] a = {1, 2, 3}, "
     "int64[3] b = {4, 5, 6}, int64[1] one = {1}> { w = Where(c, a, b) f = Cast<to = 1>(w) q = Mul(x, f) "
-    "[sum] r = ReduceSum<keepdims = 0>(q, one) u = Unsqueeze(r, one) v = Add(x, u) shape = Shape(x) y = Reshape(v, shape) }",
+    "[sum] r = ReduceSum<keepdims = 0>(q, one) u = Unsqueeze(r, one) v = Add(x, u) shape = Shape(x) "
+    "y = Reshape(v, shape) }",
     "wrapped_around": "g (float[n,3] x) => (float[n,3] y) <int32[1] a = {2147483647}, int32[1] b = {3}, "
     "int64[1] zero = {0}> { c = Add(a, a) d = Add(c, b) end = Cast<to = 7>(d) [first] f = Slice(x, zero, end, zero) "
     "y = Sub(x, f) }",
@@ -180,8 +181,8 @@ GRAPHS = {
     "else_branch = e () => (float[n,3] b) { b = Neg(x) }> }",
     # Which branch runs is not known, nor what the one that a call takes does.
     "branch_of_unknowns": "g (float[n,3] x, int64 mode) => (float[n,3] y) <int64 five = {5}> "
-    '{ c = Equal(mode, five) y = If (c) <then_branch = t () => (float[n,3] a) { [sum] a = Einsum<equation = "ij,kj->ij">'
-    "(x, x) }, else_branch = f () => (float[n,3] b) { b = Exp(x) }> }",
+    "{ c = Equal(mode, five) y = If (c) <then_branch = t () => (float[n,3] a) { "
+    '[sum] a = Einsum<equation = "ij,kj->ij">(x, x) }, else_branch = f () => (float[n,3] b) { b = Exp(x) }> }',
     # The axis is never looked at where the scale is one number.
     "branch_with_an_odd_axis": "g (float[n,3] x, int64 mode) => (float[n,3] y) <float[1] s = {0.5}, uint8[1] z = {0}, "
     "int64 five = {5}> { c = Equal(mode, five) y = If (c) <then_branch = t () => (float[n,3] a) "
