@@ -4,6 +4,7 @@ mod dtype;
 
 use std::ffi::c_void;
 use std::fmt;
+use std::ops::Range;
 
 use smallvec::SmallVec;
 
@@ -383,7 +384,13 @@ impl Strings {
     /// The strings in order.
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> + '_ {
-        (0..self.ends.len()).map(|i| {
+        self.part(0..self.ends.len())
+    }
+
+    /// The strings of these positions in order; the ones before are not gone through.
+    pub(crate) fn part(&self, positions: Range<usize>) -> impl ExactSizeIterator<Item = &[u8]> + '_ {
+        let count = self.ends.len();
+        (positions.start.min(count)..positions.end.min(count)).map(|i| {
             let start = if i == 0 { 0 } else { self.ends[i - 1] };
             &self.bytes[start..self.ends[i]]
         })
@@ -491,6 +498,8 @@ mod tests {
             strings.push(item);
         }
         assert_eq!(strings.iter().collect::<Vec<_>>(), [&b"a\0b"[..], b"", b"\xff"]);
+        assert_eq!(strings.part(1..3).collect::<Vec<_>>(), [&b""[..], b"\xff"]);
+        assert_eq!(strings.part(2..9).collect::<Vec<_>>(), [b"\xff"]);
     }
 
     #[test]
