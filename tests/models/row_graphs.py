@@ -157,6 +157,13 @@ GRAPHS = {
     "int64[3] minuses = {-1, -1, -1}> { shape = Shape(x) n = Slice(shape, zero, one) "
     "given = Concat<axis = 0>(n, minus) c = Equal(given, minuses) wanted = Where(c, ones, given) "
     "e = Expand(token, wanted) y = Concat<axis = 1>(e, x) }",
+    # An extent that is not known may be -1, and does not depend on the rows either way.
+    "mask_for_each_head": "g (float[n,s] x) => (float[n,1,s] y) <int64[1] one = {1}, int64[1] zero = {0}, "
+    "int64[1] two = {2}, int64[3] ones = {1, 1, 1}, int64[3] minuses = {-1, -1, -1}> { shape = Shape(x) "
+    "n = Slice(shape, zero, one) s = Slice(shape, one, two) given = Concat<axis = 0>(n, one, s) "
+    "c = Equal(given, minuses) wanted = Where(c, ones, given) u = Unsqueeze(x, one) e = Expand(u, wanted) "
+    "y = Softmax<axis = -1>(e) }",
+    "bounded_by_rows": "g (float[n] x, float[n] low) => (float[n] y) { [clip] y = Clip(x, low) }",
     "folded_and_back": f"g (float[n,s,3] x) => (float[n,s,3] y) <{_WEIGHT}, int64[2] flat = {{-1, 3}}, "
     "int64[1] minus = {-1}, int64[2] from = {0, 1}, int64[1] zero = {0}, int64[1] two = {2}> "
     "{ f = Reshape(x, flat) h = MatMul(f, w) shape = Shape(x) kept = Slice(shape, zero, two) "

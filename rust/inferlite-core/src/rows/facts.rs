@@ -30,7 +30,7 @@ impl Extent {
     }
 
     /// What a number becomes that is computed from both, if nothing better is known.
-    fn vaguely(self, other: Self) -> Self {
+    pub(super) fn vaguely(self, other: Self) -> Self {
         if self.counts_rows() || other.counts_rows() {
             Other
         } else {
@@ -261,7 +261,7 @@ impl Fact {
 /// Why there is nothing to say about what a node gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Halt {
-    /// A run that came this way would fail, since two extents contradict each other.
+    /// A run that came this way would fail for certain, since extents or ranks contradict each other.
     Impossible,
     /// The node lets rows influence each other: this way.
     Mixes(&'static str),

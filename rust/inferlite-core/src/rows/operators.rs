@@ -168,6 +168,8 @@ fn check(fact: &Fact) -> Result<(), Halt> {
 /// Operators of which the first output is the one that matters.
 fn single(step: &Step<'_>, kind: Kind) -> Result<Vec<Fact>, Halt> {
     let place = match kind {
+        // The bounds are scalars to the runtime.
+        Kind::Elementwise if step.operator() == "Clip" => alone(step)?.0,
         Kind::Elementwise => together(step, 0..step.node().input.len())?,
         Kind::Alike => alike(step)?,
         Kind::Normalising => normalising(step)?,
@@ -523,7 +525,8 @@ fn recurrent(step: &Step<'_>) -> Result<Vec<Fact>, Halt> {
     const ALONG: Halt = Mixes("takes the batch axis for time");
     let shape = step.shape(0).ok_or(Unclear("takes a value of unknown shape"))?;
     let &[first_axis, second_axis, _] = &shape[..] else {
-        return Err(UNFIT);
+        // The runtime refuses any other rank, which is as good as extents that do not fit: models hold such branches.
+        return Err(Halt::Impossible);
     };
     let is_batch_first = step.integer("layout", 0) == 1;
     let batch = usize::from(!is_batch_first);

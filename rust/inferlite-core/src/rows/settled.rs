@@ -215,7 +215,7 @@ fn chosen(step: &Step<'_>) -> Option<Content> {
             Number(0) => no,
             Number(_) => yes,
             _ if yes == no && yes != Other => yes,
-            _ => Other,
+            condition => condition.vaguely(yes).vaguely(no),
         }
     });
     Some(Content {
