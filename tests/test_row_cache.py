@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -308,15 +309,15 @@ def test_trial_runs_decide_where_the_graph_does_not_tell() -> None:
         assert model(x).tobytes() == inferlite.load(row_graphs.path(name))(x).tobytes()
     for name in ("straddling", "perhaps_straddling"):
         with pytest.raises(
-            ModelLoadError, match=r"changed in a trial run when the other rows did \(node `` \(Reshape\)"
+            ModelLoadError, match=r"changed in a trial run when the other rows and its place did \(node `` \(Reshape\)"
         ):
             _loaded(name, {})
     with pytest.raises(ModelLoadError) as caught:
         _loaded("einsum_that_mixes", {})
     assert str(caught.value) == (
         "model `einsum_that_mixes` cannot be cached by row: output `y` of a row changed in a trial run when the other "
-        "rows did (node `sum` (Einsum) is an operator that the analysis does not know); pass `rows_independent=True` "
-        "if no row influences another all the same"
+        "rows and its place did (node `sum` (Einsum) is an operator that the analysis does not know); pass "
+        "`rows_independent=True` if no row influences another all the same"
     )
 
 
@@ -429,6 +430,85 @@ def test_a_branch_that_trial_runs_would_not_take_needs_an_example() -> None:
     assert _loaded(name, {}, example={"x": x, "mode": np.array(4)}) is not None
     with pytest.raises(ModelLoadError, match="changed in a trial run"):
         _loaded(name, {}, example={"x": x, "mode": np.array(5)})
+
+
+@native
+def test_a_place_that_only_a_function_sees_shows_in_a_trial_run() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21, "my": 1]>\n'
+        "own (float[n,3] x) => (float[n,3] y) { y = my.Own(x) }\n"
+        '<domain: "my", opset_import: ["": 21]> Own (a) => (b) { b = Trilu(a) }'
+    )
+    assert "changed in a trial run when the other rows and its place did" in _refusal(model.SerializeToString())
+
+
+@native
+def test_whole_numbers_that_tell_how_many_rows_there_are_are_no_rounding() -> None:
+    model = make_models.parse(
+        "counted (float[n,3] x) => (int64[n] y) <int64[1] zero = {0}> "
+        '{ e = Einsum<equation = "ij->ij">(x) shape = Shape(e) n = Gather(shape, zero) '
+        "a = ArgMax<axis = 1, keepdims = 0>(e) b = Sub(a, a) y = Add(b, n) }"
+    )
+    assert "output `y` of a row changed in a trial run with fewer other rows" in _refusal(model)
+
+
+_LOOKED_UP = make_models.parse(
+    "ids (int64[n] ids) => (float[n,2] y) <float[8,2] table = {1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8}> "
+    '{ a = Gather(table, ids) y = Einsum<equation = "ij->ij">(a) }'
+)
+
+
+@native
+@pytest.mark.parametrize("example", [None, np.array([1, 2, 3, 4])])
+def test_rows_of_one_integer_are_replaced_by_those_of_other_rows(example: np.ndarray | None) -> None:
+    model = inferlite.load(_LOOKED_UP, cache=ROWS, example=example)
+    x = np.array([3, 1, 3])
+    assert model(x).tolist() == inferlite.load(_LOOKED_UP)(x).tolist()
+    for name, integer in (("bool", "bool[n] b"), ("int64", "int64[n] b")):
+        mixing = make_models.parse(
+            f"{name} (float[n,3] x, {integer}) => (float[n,3] y) <int64[1] zero = {{0}}> {{ f = Cast<to = 1>(b) "
+            'e = Einsum<equation = "i->i">(f) [max] m = ReduceMax<keepdims = 1>(e, zero) y = Mul(x, m) }'
+        )
+        assert "changed in a trial run" in _refusal(mixing)
+
+
+@native
+def test_an_example_of_equal_rows_vouches_for_nothing() -> None:
+    assert "there are no other rows that it accepts" in _refusal(_LOOKED_UP, example=np.array([5, 5]))
+
+
+_UNTIL_SMALL = make_models.parse(
+    "g (float[n,3] x) => (float[n,3] y) <bool yes = {1}, float tol = {0.001}, float half = {0.5}> { "
+    "a = Loop<body = b (int64 i, bool go, float[n,3] v) => (bool go_on, float[n,3] w) { "
+    "w = Mul(v, half) d = Abs(w) m = ReduceMax<keepdims = 0>(d) l = Less(m, tol) go_on = Not(l) }>(, yes, x) "
+    "z = Mul(a, half) y = Sign(z) }"
+)
+
+
+@native
+def test_a_loop_that_a_trial_would_keep_going_for_ever_is_ended() -> None:
+    # A number that is none is never small, so that the trial with such rows counts as refused.
+    model = inferlite.load(_UNTIL_SMALL, cache=ROWS)
+    assert model(np.ones((2, 3), np.float32)).tolist() == [[1, 1, 1]] * 2
+
+
+@native
+def test_ctrl_c_ends_a_trial_run_that_has_no_end() -> None:
+    code = (
+        "import sys, threading, _thread, numpy as np, inferlite\n"
+        "threading.Timer(1.0, _thread.interrupt_main).start()\n"
+        "try: inferlite.load(sys.stdin.buffer.read(), cache=inferlite.Cache(by='row'),\n"
+        "                    example=np.full((2, 3), np.nan, np.float32))\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+    )
+    given = subprocess.run(
+        [sys.executable, "-c", code],
+        input=_UNTIL_SMALL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (given.stdout.decode().strip(), given.returncode) == ("interrupted", 0), given.stderr.decode()
 
 
 @native
@@ -573,13 +653,8 @@ def _real_model(package: str, inside: str) -> Path:
 @native
 def test_silero_vad_is_kept_by_row_once_the_axes_of_its_state_are_declared() -> None:
     path = _real_model("silero_vad", "data/silero_vad.onnx")
+    model, plain = _pair(path, batch_axes=VOICE_AXES)
     generator = np.random.default_rng(0)
-    example = {
-        "input": generator.standard_normal((4, 576)).astype(np.float32) / 10,
-        "state": generator.standard_normal((2, 4, 128)).astype(np.float32) / 10,
-        "sr": np.array(16_000),
-    }
-    model, plain = _pair(path, batch_axes=VOICE_AXES, example=example)
     for rate, width in ((16_000, 576), (8_000, 288)):
         feed = {
             "input": generator.standard_normal((4, width)).astype(np.float32) / 10,

@@ -264,7 +264,7 @@ pub(crate) mod gate {
 }
 
 /// Lets Ctrl-C end a wait; the exception goes to `interrupt`.
-fn check_signals(interrupt: &Mutex<Option<PyErr>>) -> inferlite_core::Result<()> {
+pub(crate) fn check_signals(interrupt: &Mutex<Option<PyErr>>) -> inferlite_core::Result<()> {
     let raised = Python::try_attach(|py| py.check_signals().err()).flatten();
     let Some(raised) = raised else { return Ok(()) };
     *interrupt.lock().unwrap_or_else(PoisonError::into_inner) = Some(raised);

@@ -1,12 +1,14 @@
 //! What `batch_axes=`, `example=` and `rows_independent=` say of a model's rows.
 
+use std::sync::{Mutex, PoisonError};
+
 use inferlite_core::clock::Clock;
 use inferlite_core::rows::{self, Declared, Demand};
 use inferlite_core::runtime::ort::RunOptions;
 use inferlite_core::{Error, Result};
 use pyo3::prelude::*;
 
-use crate::boundary::{detach, inferlite_exception};
+use crate::boundary::{check_signals, detach, inferlite_exception};
 use crate::feed::Fed;
 use crate::logging;
 use crate::session::Opened;
@@ -30,6 +32,7 @@ pub(crate) fn keep(
         }
         None => None,
     };
+    let interrupt = Mutex::new(None);
     let established: Result<()> = detach(py, || {
         let mut options = RunOptions::new()?;
         // A trial may fail, which is no news to anyone.
@@ -41,10 +44,15 @@ pub(crate) fn keep(
             options: Some(&options),
         };
         let file = opened.engine.model_file();
-        let axes = rows::establish(&opened.engine, file.as_ref(), &demand, &Clock::default())?;
+        let axes = rows::establish(&opened.engine, file.as_ref(), &demand, &Clock::default(), &|| {
+            check_signals(&interrupt)
+        })?;
         opened.model.keep_rows(axes);
         Ok(())
     });
+    if let Some(interrupt) = interrupt.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(interrupt);
+    }
     logging::forward(py)?;
     established.map_err(|error| refusal(py, name, &error))
 }

@@ -5,16 +5,20 @@
 
 mod axes;
 mod batch;
+mod company;
 mod facts;
 #[cfg(test)]
 mod fixtures;
 mod independence;
+mod invented;
 mod moves;
+mod nearness;
 mod operators;
 mod probe;
 mod settled;
 mod shapes;
 mod step;
+mod watch;
 
 pub use axes::{BatchAxes, Declared};
 pub(crate) use batch::{Piece, extent, join, row};
@@ -42,12 +46,13 @@ pub struct Demand<'a> {
 
 /// The axes of the rows of a model whose rows are independent; else an error that says why they are not, and what helps.
 ///
-/// Without a file, trial runs alone decide.
+/// Without a file, trial runs alone decide. They end early once `check` fails, which the calling thread asks now and then.
 pub fn establish(
     engine: &dyn Engine,
     file: Option<&ModelFile>,
     demand: &Demand<'_>,
     clock: &Clock,
+    check: &dyn Fn() -> Result<()>,
 ) -> Result<BatchAxes> {
     const OVERRULE: &str = "pass `rows_independent=True` if no row influences another all the same";
     let refused = |message: String| Err(Error::new(ErrorKind::InvalidArgument, message));
@@ -73,7 +78,7 @@ pub fn establish(
         }
         Verdict::Unknown(reason) | Verdict::Branches(reason) => reason,
     };
-    match probe::run(engine, &axes, demand, clock) {
+    match probe::run(engine, &axes, demand, clock, check) {
         Trial::Unchanged => Ok(axes),
         Trial::Changed(how) => refused(format!("{how} ({unknown}); {OVERRULE}")),
         Trial::Impossible(problem) => refused(format!(
