@@ -269,6 +269,15 @@ def test_bench_times_hits_and_misses_of_a_cache() -> None:
     assert "cache" not in json.loads(succeed("bench", model("double"), "--rounds", "1", "--json"))
 
 
+def test_bench_times_no_hits_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_verb, "BUDGET", "1B")
+    status, text = refuse("bench", model("double"), "--cache", "--rounds", "1")
+    assert status == ExitCode.REFUSED
+    assert text.startswith(
+        "error: the answer is not kept: 1 hits and 1 misses were to be, and there are CacheStats(hits=0"
+    )
+
+
 def test_bench_caches_no_model_that_may_be_random(tmp_path: Path) -> None:
     path = tmp_path / "dice.onnx"
     path.write_bytes(

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from inferlite._measure import Comparison, compare, paired_rounds
+from inferlite.cache import MOST_BYTES
+from inferlite.cli.failures import RefusedError
 from inferlite.cli.sides import check_answers
+from inferlite.metadata import CacheStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -16,8 +19,8 @@ if TYPE_CHECKING:
 
     import inferlite
 
-BUDGET: Final = "1GB"
-"""More than a call has; only the answer to one is kept."""
+BUDGET: Final = MOST_BYTES
+"""Only the answer to one call is kept, and it must be kept however large it is, or no hit would be timed."""
 
 ROUND_SECONDS: Final = 0.01
 MAX_CALLS: Final = 1_000
@@ -50,9 +53,11 @@ def measure_cache(
 
     Raises:
         DifferentAnswersError: A kept answer is not the one that was computed.
+        RefusedError: Something else than hits and misses would be timed, since the answer is not kept.
     """
     for _ in range(2):  # computed, then found
         check_answers(cached, theirs, feed)
+    _require_counts(cached, hits=1, misses=1)
     hit = paired_rounds(
         lambda: cached.run(None, feed),
         lambda: theirs.run(None, feed),
@@ -60,6 +65,13 @@ def measure_cache(
         track=track,
     )
     return CacheCosts(hit, _misses(cached, theirs, feed, rounds, track))
+
+
+def _require_counts(cached: inferlite.InferenceSession, *, hits: int, misses: int) -> None:
+    stats = cached.cache.stats() if cached.cache is not None else CacheStats()
+    if (stats.hits, stats.misses) != (hits, misses):
+        message = f"the answer is not kept: {hits} hits and {misses} misses were to be, and there are {stats}"
+        raise RefusedError(message)
 
 
 def _misses(
@@ -71,6 +83,7 @@ def _misses(
 ) -> Comparison:
     cache = cached.cache
     assert cache is not None, "the session was opened with one"  # noqa: S101 - ours to know
+    before = cache.stats()
 
     def miss() -> int:
         # A hit for every miss, or the cache would turn itself down.
@@ -88,6 +101,8 @@ def _misses(
         sides = [(miss, ours), (run, others)]
         for side, seconds in sides if pair % 2 == 0 else reversed(sides):
             seconds.append(sum(side() for _ in range(calls)) / calls / 1e9)
+    missed = calls * rounds + 1
+    _require_counts(cached, hits=before.hits + missed, misses=before.misses + missed)
     return compare(ours, others, calls_per_round=calls)
 
 
