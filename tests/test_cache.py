@@ -54,6 +54,35 @@ def test_equal_bytes_of_another_shape_get_their_own_answer() -> None:
     assert _hits(model) == 5
 
 
+class _Turning(str):
+    """A name that turns the array of a feed on its side when it is compared."""
+
+    __slots__ = ("array", "asked")
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        if self.asked:
+            self.array.shape = self.array.shape[::-1]  # type: ignore[misc]
+        self.asked += 1
+        return str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+def test_an_array_that_changes_its_shape_while_a_call_is_read_poisons_nothing() -> None:
+    session = inferlite.InferenceSession(FLEXIBLE, cache="1MB")
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    name = _Turning("x")
+    name.array, name.asked = x.copy(), 0
+    for _ in range(3):
+        (answer,) = session.run(None, {name: name.array})
+        assert answer.size == 6
+    for shape in ((2, 3), (3, 2), (2, 3)):
+        (answer,) = session.run(None, {"x": x.reshape(shape)})
+        np.testing.assert_array_equal(answer, x.reshape(shape), strict=True)
+
+
 def test_every_choice_of_outputs_gets_its_own_answer() -> None:
     model, plain = _cached(TWO)
     x = f32(1.0, 2.0)

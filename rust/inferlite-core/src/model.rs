@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::cache::{Entry, Found, Missed, MissingRows, PredictionCache};
+use crate::cache::{Entry, Found, Missed, MissingRows, PredictionCache, SmallTensor};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Ending, Leader};
@@ -135,14 +135,33 @@ impl Model {
             return Ok(found);
         }
         let entry = cache.look_up(call)?;
-        // The cache has counted a call of one row: an atomic addition is a thirtieth of such a call.
+        self.count_more_rows(|| self.rows(call));
+        Ok(Found::Entry(entry))
+    }
+
+    /// What [`Model::look_up`] finds for a call that feeds one small tensor to the first input and asks for these outputs,
+    /// or what it has missed, without the call; `None` where this is not the way to look.
+    ///
+    /// Whether the tensor fits need not be known: no other one has an answer.
+    #[inline]
+    pub fn look_up_small(&self, tensor: &SmallTensor<'_>, fetches: &[usize]) -> Option<Result<Arc<Entry>, Missed>> {
+        let cache = self.cache().filter(|_| self.rows.get().is_none())?;
+        let found = cache.look_up_small(tensor, fetches);
+        if found.is_ok() {
+            self.count_more_rows(|| self.rows_of(tensor.shape()));
+        }
+        Some(found)
+    }
+
+    /// Takes note of the rows of a hit that the cache has counted as one: an atomic addition is a thirtieth of such a call.
+    #[inline]
+    fn count_more_rows(&self, rows: impl FnOnce() -> u64) {
         if let Some(stats) = &self.stats
-            && let rows = self.rows(call)
+            && let rows = rows()
             && rows != 1
         {
             stats.rows.fetch_add(rows.wrapping_sub(1), Ordering::Relaxed);
         }
-        Ok(Found::Entry(entry))
     }
 
     /// The answer to a call that is not kept; may wait for another caller's run of the same call, and asks `check`
@@ -361,17 +380,21 @@ impl Model {
     }
 
     fn rows(&self, call: &Call<'_>) -> u64 {
-        if !self.has_dynamic_rows {
-            return 1;
-        }
         let first = call.feeds.iter().find(|feed| feed.index == 0);
         let shape = first.and_then(|feed| match &feed.value {
             Input::Tensor(view) => Some(view.shape()),
             Input::Value(value) => value.shape(),
         });
-        shape
-            .and_then(<[i64]>::first)
-            .map_or(1, |&rows| u64::try_from(rows).unwrap_or(0))
+        shape.map_or(1, |shape| self.rows_of(shape))
+    }
+
+    /// How many rows there are in a call whose first input has this shape.
+    #[inline]
+    fn rows_of(&self, shape: &[i64]) -> u64 {
+        match shape.first() {
+            Some(&rows) if self.has_dynamic_rows => u64::try_from(rows).unwrap_or(0),
+            _ => 1,
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::ffi::{c_char, c_int, c_long};
 use std::mem::ManuallyDrop;
 
+use inferlite_core::cache::SmallTensor;
 use inferlite_core::tensor::{Frozen, Owner, Shape, Strings};
 use inferlite_core::{Dtype, Tensor, TensorView, fork};
 use numpy::npyffi::flags::{
@@ -123,12 +124,23 @@ impl<'a, 'py> Array<'a, 'py> {
             return None;
         }
         let shape = self.shape();
-        let elements = shape
-            .iter()
-            .fold(1, |count, &extent| count * usize::try_from(extent).unwrap_or(0));
-        let byte_len = elements * (dtype.bits() / 8);
+        let byte_len = byte_len(&shape, dtype);
         // SAFETY: a C-contiguous array has so many bytes at this address; the caller keeps it alive and pins it.
         Some(unsafe { TensorView::new(dtype, shape, self.fields().data.cast::<u8>().cast_const(), byte_len) })
+    }
+
+    /// The same of an array that is small, for as long as nobody can change it.
+    #[inline]
+    pub(crate) fn small_tensor(&self) -> Option<SmallTensor<'_>> {
+        let (number, is_swapped) = self.type_number();
+        let dtype = dtype_of(number)?;
+        if is_swapped || !self.has_flags(NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED) {
+            return None;
+        }
+        let shape = self.extents();
+        let byte_len = byte_len(shape, dtype);
+        // SAFETY: a C-contiguous array has so many bytes at this address, and lives as long as the borrow.
+        unsafe { SmallTensor::new(dtype, shape, self.fields().data.cast::<u8>().cast_const(), byte_len) }
     }
 
     /// A copy that [`Array::direct_view`] accepts; only for element types that are numbers.
@@ -230,6 +242,15 @@ impl<'py> Pins<'py> {
             .map(Bound::unbind)
             .collect()
     }
+}
+
+/// The bytes of an array of this shape, whose elements have bytes of their own.
+#[inline]
+fn byte_len(shape: &[i64], dtype: Dtype) -> usize {
+    let elements = shape
+        .iter()
+        .fold(1, |count, &extent| count * usize::try_from(extent).unwrap_or(0));
+    elements * (dtype.bits() / 8)
 }
 
 /// The core's type for a numpy type of fixed-size numbers.
@@ -419,17 +440,19 @@ fn new_array<'py>(
     let rank = c_int::try_from(shape.len()).unwrap_or(c_int::MAX);
     // SAFETY: numpy hands out its own class.
     let class = unsafe { get_type_object(py, NpyTypes::PyArray_Type) };
-    // SAFETY: as many extents as axes, of the same size and only read; `data` is null or as long as shape and type say, and is given an owner next.
+    // SAFETY: one of numpy's own numbers, of a type whose size is fixed; the answer is a new reference.
+    let descriptor = unsafe { PY_ARRAY_API.PyArray_DescrFromType(py, number as c_int) };
+    // SAFETY: as many extents as axes, of the same size and only read; numpy takes over the reference to the descriptor;
+    // `data` is null or as long as shape and type say, and is given an owner next.
     let array = unsafe {
-        PY_ARRAY_API.PyArray_New(
+        PY_ARRAY_API.PyArray_NewFromDescr(
             py,
             class,
+            descriptor,
             rank,
             shape.as_ptr().cast_mut().cast::<npy_intp>(),
-            number as c_int,
             std::ptr::null_mut(),
             data.cast(),
-            0,
             flags,
             std::ptr::null_mut(),
         )

@@ -149,7 +149,7 @@ pub(crate) fn detach<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -
 
 /// Runs a model, keeping the GIL where handing it over would cost more than the run.
 ///
-/// `pins` are the arrays that the call's views point into.
+/// `pins` are the arrays that the call's views point into; `missed` is what was looked up before the call was read.
 #[inline]
 pub(crate) fn run<'m>(
     py: Python<'_>,
@@ -157,13 +157,16 @@ pub(crate) fn run<'m>(
     may_hold_gil: bool,
     call: &Call<'_>,
     pins: &mut Pins<'_>,
+    missed: Option<Missed>,
 ) -> Result<Answer<'m>, PyCoreError> {
-    // A digest of a large input takes its time.
-    let is_looked_up_here = model.cache().is_none() || call.byte_len() <= DIGESTED_BYTES;
-    let missed = match is_looked_up_here.then(|| model.look_up(call)) {
-        Some(Ok(found)) => return Ok(found.into()),
-        Some(Err(missed)) => Some(missed),
-        None => None,
+    let missed = match missed.filter(|missed| missed.is_of(call)) {
+        Some(missed) => Some(missed),
+        // A digest of a large input takes its time.
+        None if model.cache().is_some() && call.byte_len() > DIGESTED_BYTES => None,
+        None => match model.look_up(call) {
+            Ok(found) => return Ok(found.into()),
+            Err(missed) => Some(missed),
+        },
     };
     let workload = model.workload(call);
     let waits_for_nobody = matches!(missed, Some(Missed::Skipped));
@@ -203,7 +206,7 @@ pub(crate) fn begin<'m>(
 ) -> Result<Begun<'m>, PyCoreError> {
     let model = &opened.model;
     if model.is_brief(model.workload(call)) || gate::is_shut() {
-        return run(py, model, opened.may_hold_gil, call, pins).map(Begun::Answered);
+        return run(py, model, opened.may_hold_gil, call, pins, None).map(Begun::Answered);
     }
     pins.forbid_resizing()?;
     let begun = detach(py, || match model.look_up(call) {

@@ -36,6 +36,12 @@ impl Names {
                 .collect(),
         )
     }
+
+    /// The name of the first input.
+    #[inline]
+    pub(crate) fn first<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyString>> {
+        self.0.first().map(|name| name.bind(py))
+    }
 }
 
 impl<'py> Fed<'py> {

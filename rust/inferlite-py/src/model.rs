@@ -19,7 +19,7 @@ use crate::array::Array;
 use crate::boundary::{self, PyCoreError, detach, inferlite_exception, own_class};
 use crate::closable::{Closable, Handle};
 use crate::feed::{Fed, Names};
-use crate::session::{Opened, describe};
+use crate::session::{Looked, Opened, describe};
 use crate::settings::{Providers, session_settings, source};
 use crate::ticket::PyTicket;
 use crate::value::{Handing, output_of};
@@ -162,6 +162,13 @@ impl PyModel {
         let (this, py) = (slf.get(), slf.py());
         let handle = Self::open(slf)?;
         let opened = handle.get().opened();
+        let mut missed = None;
+        if let (Some(inputs), None, None) = (inputs, outputs, named) {
+            match opened.look_up_array(inputs) {
+                Looked::Found(mut answer) => return this.object(py, &mut answer, None),
+                Looked::Missed(what) => missed = what,
+            }
+        }
         let signature = opened.signature();
         // Reading the names may run the caller's code, so it comes before anything looks into an array.
         let wanted = match outputs {
@@ -174,7 +181,7 @@ impl PyModel {
         }
         let wanted = wanted.transpose()?;
         let mut answer = opened
-            .run(py, &mut fed, wanted.as_deref(), None)
+            .run(py, &mut fed, wanted.as_deref(), None, missed)
             .map_err(|error| this.failure(py, error))?;
         this.object(py, &mut answer, wanted.as_deref())
     }

@@ -52,11 +52,13 @@ impl Entry {
         });
         let block = Block::new(memory, &key.words, tensors.clone())?;
         let mut places = block.places(tensors);
-        let values = outputs.kept().filter_map(|kept| match kept {
-            Kept::Tensor(_) => places.next().map(|(place, view)| inside(place, view)),
-            Kept::Other(value) => Some(copied(value)),
-        });
-        let values = values.collect();
+        let mut values = SmallVec::new();
+        for kept in outputs.kept() {
+            match kept {
+                Kept::Tensor(_) => values.extend(places.next().map(|(place, view)| inside(place, view))),
+                Kept::Other(value) => values.push(copied(value)),
+            }
+        }
         drop(places);
         Some(Self::with_size(key.hash, values, Some(block), expires_at))
     }

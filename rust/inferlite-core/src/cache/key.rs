@@ -8,12 +8,13 @@
 //! is taken for the key of what is stored. (To take the digest of the caller's memory again after the run would not do:
 //! bytes that change and change back have equal digests, and another answer.)
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, Hash};
 
 use smallvec::SmallVec;
 
 use crate::runtime::{Call, Feed, Input};
-use crate::tensor::{Map, MapKeys, MapValues, Strings, TensorView, Value};
+use crate::tensor::{Dtype, Map, MapKeys, MapValues, Strings, TensorView, Value};
 
 /// Tensors of more bytes are in a key as a digest.
 ///
@@ -47,11 +48,48 @@ enum Form {
 
 type Words = SmallVec<[u64; INLINE_WORDS]>;
 
+thread_local! {
+    /// Memory of a key that this thread has dropped, for its next long one: the program's allocator is slow with so much.
+    static SPARE: Cell<Vec<u64>> = const { Cell::new(Vec::new()) };
+}
+
 /// Makes keys: those of two keyers have nothing to do with each other.
 #[derive(Debug)]
 pub(crate) struct Keyer {
     hasher: foldhash::fast::RandomState,
     secret: [u8; 32],
+}
+
+/// A tensor of at most [`DIGESTED_BYTES`] of fixed-size elements, where its owner has it.
+#[derive(Debug)]
+pub struct SmallTensor<'a> {
+    dtype: Dtype,
+    shape: &'a [i64],
+    data: *const u8,
+    byte_len: usize,
+}
+
+impl<'a> SmallTensor<'a> {
+    /// A tensor over memory that others may write to; `None` if it is large.
+    ///
+    /// # Safety
+    /// `byte_len` bytes at `data` are readable while the tensor is used, and are as many as type and shape say.
+    #[inline]
+    #[must_use]
+    pub unsafe fn new(dtype: Dtype, shape: &'a [i64], data: *const u8, byte_len: usize) -> Option<Self> {
+        (byte_len <= DIGESTED_BYTES).then_some(Self {
+            dtype,
+            shape,
+            data,
+            byte_len,
+        })
+    }
+
+    /// The extent of every axis.
+    #[inline]
+    pub(crate) fn shape(&self) -> &'a [i64] {
+        self.shape
+    }
 }
 
 /// A call in bytes.
@@ -85,9 +123,7 @@ impl Keyer {
             hash: 0,
             words: Words::new(),
         };
-        let counts = (call.feeds.len() as u64) << 32 | call.fetches.len() as u64;
-        push(&mut key.words, [generation, counts]);
-        key.words.extend(call.fetches.iter().map(|&index| index as u64));
+        push_head(&mut key.words, generation, call.feeds.len(), call.fetches);
         if is_in_order(call) {
             for feed in call.feeds {
                 self.push_feed(&mut key.words, feed);
@@ -101,6 +137,29 @@ impl Keyer {
         key
     }
 
+    /// The key of a call that feeds one small tensor to the first input; [`Keyer::key`] makes the same.
+    #[inline]
+    pub(super) fn key_of_small(&self, tensor: &SmallTensor<'_>, fetches: &[usize], generation: u64) -> Key {
+        let count = HEAD_WORDS + fetches.len() + INPUT_WORDS + tensor.shape.len() + tensor.byte_len.div_ceil(WORD);
+        let mut key = Key {
+            hash: 0,
+            words: words_for(count),
+        };
+        push_head(&mut key.words, generation, 1, fetches);
+        push_tensor(
+            &mut key.words,
+            0,
+            Form::Bytes,
+            tensor.dtype,
+            tensor.shape,
+            tensor.byte_len,
+        );
+        // SAFETY: whoever made the tensor vouches for its bytes.
+        unsafe { push_memory(&mut key.words, tensor.data, tensor.byte_len) };
+        key.hash = self.hash(&key.words);
+        key
+    }
+
     #[inline]
     pub(super) fn hash(&self, words: &[u64]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
@@ -110,21 +169,19 @@ impl Keyer {
 
     #[inline]
     fn push_feed(&self, words: &mut Words, feed: &Feed) {
-        let index = feed.index as u64;
         match &feed.value {
             Input::Tensor(view) => {
                 let is_small = view.byte_len() <= DIGESTED_BYTES;
                 let form = if is_small { Form::Bytes } else { Form::Digest };
-                let kind = (view.dtype() as u64) << 16 | (form as u64) << 8 | view.shape().len() as u64;
-                push(words, [index << 32 | kind, view.byte_len() as u64]);
-                words.extend(view.shape().iter().map(|extent| extent.cast_unsigned()));
+                push_tensor(words, feed.index, form, view.dtype(), view.shape(), view.byte_len());
                 if is_small {
-                    push_view(words, view);
+                    // SAFETY: the view's bytes are readable while it lives.
+                    unsafe { push_memory(words, view.data(), view.byte_len()) };
                 } else {
                     push_bytes(words, self.digest(view).as_bytes());
                 }
             }
-            Input::Value(value) => self.push_value(words, index, value),
+            Input::Value(value) => self.push_value(words, feed.index as u64, value),
         }
     }
 
@@ -181,11 +238,33 @@ impl Key {
         self.words == other.words
     }
 
+    /// Whether a call feeds and asks for what a key of one small tensor says, its bytes aside: from those of the key it
+    /// can run.
+    pub(crate) fn is_of_small(&self, call: &Call<'_>) -> bool {
+        let [feed] = call.feeds else { return false };
+        let Input::Tensor(view) = &feed.value else { return false };
+        if view.byte_len() > DIGESTED_BYTES {
+            return false;
+        }
+        let mut words = Words::new();
+        push_head(&mut words, self.generation(), 1, call.fetches);
+        push_tensor(
+            &mut words,
+            feed.index,
+            Form::Bytes,
+            view.dtype(),
+            view.shape(),
+            view.byte_len(),
+        );
+        let content = view.byte_len().div_ceil(WORD);
+        self.words.len() == words.len() + content && self.words.starts_with(&words)
+    }
+
     /// What is fed, from the key's own copy where it has one; valid while the call lives, and the key stays where it is.
     pub(crate) fn feeds(&self, call: &Call<'_>) -> SmallVec<[Feed; 2]> {
-        let places = self.places(call);
-        std::iter::zip(call.feeds, places)
-            .map(|(feed, place)| Feed {
+        let mut feeds = SmallVec::new();
+        for (feed, place) in std::iter::zip(call.feeds, self.places(call)) {
+            feeds.push(Feed {
                 index: feed.index,
                 value: match &feed.value {
                     Input::Tensor(view) if view.byte_len() <= DIGESTED_BYTES => {
@@ -195,14 +274,18 @@ impl Key {
                     Input::Tensor(view) => Input::Tensor(unsafe { view.duplicate() }),
                     Input::Value(value) => Input::Value(value.clone()),
                 },
-            })
-            .collect()
+            });
+        }
+        feeds
     }
 
     /// The word at which each feed of a call begins.
     fn places(&self, call: &Call<'_>) -> SmallVec<[usize; 8]> {
         let fetches = self.words[COUNTS] & u64::from(u32::MAX);
         let mut place = HEAD_WORDS + usize::try_from(fetches).unwrap_or(usize::MAX);
+        if call.feeds.len() == 1 {
+            return SmallVec::from_slice(&[place]);
+        }
         let mut places: SmallVec<[usize; 8]> = SmallVec::from_elem(0, call.feeds.len());
         for position in positions_by_index(call) {
             places[position] = place;
@@ -248,15 +331,59 @@ fn positions_by_index(call: &Call<'_>) -> SmallVec<[usize; 8]> {
     positions
 }
 
-#[inline]
-fn push<const N: usize>(words: &mut Words, more: [u64; N]) {
-    words.extend(more);
+impl Drop for Key {
+    #[inline]
+    fn drop(&mut self) {
+        if self.words.spilled() {
+            let mut words = std::mem::take(&mut self.words).into_vec();
+            words.clear();
+            // A thread that ends keeps nothing.
+            let _ = SPARE.try_with(|spare| spare.set(words));
+        }
+    }
 }
 
-/// Copies the bytes of a view.
+/// Room for so many words.
 #[inline]
-fn push_view(words: &mut Words, view: &TensorView) {
-    let count = view.byte_len().div_ceil(WORD);
+fn words_for(count: usize) -> Words {
+    if count <= INLINE_WORDS {
+        return Words::new();
+    }
+    let mut words = SPARE.try_with(Cell::take).unwrap_or_default();
+    words.reserve(count);
+    Words::from_vec(words)
+}
+
+#[inline]
+fn push<const N: usize>(words: &mut Words, more: [u64; N]) {
+    words.extend_from_slice(&more);
+}
+
+#[inline]
+fn push_head(words: &mut Words, generation: u64, feeds: usize, fetches: &[usize]) {
+    push(words, [generation, (feeds as u64) << 32 | fetches.len() as u64]);
+    for &index in fetches {
+        words.push(index as u64);
+    }
+}
+
+/// What a tensor is; its content, or a digest of it, is to follow.
+#[inline]
+fn push_tensor(words: &mut Words, index: usize, form: Form, dtype: Dtype, shape: &[i64], byte_len: usize) {
+    let kind = (dtype as u64) << 16 | (form as u64) << 8 | shape.len() as u64;
+    push(words, [(index as u64) << 32 | kind, byte_len as u64]);
+    for extent in shape {
+        words.push(extent.cast_unsigned());
+    }
+}
+
+/// Copies bytes that others may write to.
+///
+/// # Safety
+/// The bytes are readable.
+#[inline]
+unsafe fn push_memory(words: &mut Words, data: *const u8, byte_len: usize) {
+    let count = byte_len.div_ceil(WORD);
     if count == 0 {
         return;
     }
@@ -268,8 +395,8 @@ fn push_view(words: &mut Words, view: &TensorView) {
     let last = unsafe { place.add(count - 1) };
     // SAFETY: as above; the bytes may fill it in part only.
     unsafe { last.write(0) };
-    // SAFETY: the view's bytes are readable while it lives, and the words have room for them.
-    unsafe { std::ptr::copy_nonoverlapping(view.data(), place.cast::<u8>(), view.byte_len()) };
+    // SAFETY: the caller vouches for the bytes, and the words have room for them.
+    unsafe { std::ptr::copy_nonoverlapping(data, place.cast::<u8>(), byte_len) };
     // SAFETY: all words up to the end were written above: the bytes reach into the last one.
     unsafe { words.set_len(end) };
 }

@@ -18,11 +18,56 @@ const ALIGNMENT: usize = 16;
 /// What the allocator keeps before a block.
 const HEADER: usize = size_of::<usize>();
 const LEAST: usize = 32;
+/// A block up to this size is set aside when it is given back.
+const SPARE_BYTES: usize = 64 * 1024;
 
 /// Where blocks come from; given back to the system when the last of them is gone.
 pub(super) struct Memory {
-    heap: Mutex<Option<Dlmalloc>>,
+    heap: Mutex<Option<Heap>>,
     made_in: u64,
+}
+
+/// An allocator, and the last block that was given back: in a full cache of answers of one size, each that is kept takes
+/// the place of the one that was evicted before, without a look at the allocator's lists, which the run between them has
+/// driven out of the processor's caches.
+struct Heap {
+    allocator: Dlmalloc,
+    spare: Option<(NonNull<u8>, usize)>,
+}
+
+// SAFETY: the spare block is in memory of the allocator, which may go to another thread.
+unsafe impl Send for Heap {}
+
+impl Heap {
+    fn take(&mut self, byte_len: usize) -> *mut u8 {
+        if let Some((data, _)) = self.spare.take_if(|(_, spare)| *spare == byte_len) {
+            return data.as_ptr();
+        }
+        // SAFETY: a size and an alignment that is a power of two.
+        unsafe { self.allocator.malloc(byte_len, ALIGNMENT) }
+    }
+
+    /// Takes a block back.
+    ///
+    /// # Safety
+    /// This heap has given it, with this size, and nobody uses it any more.
+    unsafe fn give_back(&mut self, data: NonNull<u8>, byte_len: usize) {
+        if self.spare.is_none() && byte_len <= SPARE_BYTES {
+            self.spare = Some((data, byte_len));
+            return;
+        }
+        // SAFETY: the caller vouches for the block.
+        unsafe { self.allocator.free(data.as_ptr(), byte_len, ALIGNMENT) };
+    }
+
+    fn trim(&mut self) {
+        if let Some((data, byte_len)) = self.spare.take() {
+            // SAFETY: it was given back with this size.
+            unsafe { self.allocator.free(data.as_ptr(), byte_len, ALIGNMENT) };
+        }
+        // SAFETY: the allocator is this one's alone.
+        unsafe { self.allocator.trim(0) };
+    }
 }
 
 /// A piece of memory: first words, then the bytes of tensors.
@@ -42,7 +87,10 @@ unsafe impl Sync for Block {}
 impl Default for Memory {
     fn default() -> Self {
         Self {
-            heap: Mutex::new(Some(Dlmalloc::new())),
+            heap: Mutex::new(Some(Heap {
+                allocator: Dlmalloc::new(),
+                spare: None,
+            })),
             made_in: fork::generation(),
         }
     }
@@ -56,7 +104,7 @@ impl fmt::Debug for Memory {
 
 impl Memory {
     /// Does something with the heap; `None` in a child, where a thread that is not there may have held it at the fork.
-    fn with_heap<T>(&self, work: impl FnOnce(&mut Dlmalloc) -> T) -> Option<T> {
+    fn with_heap<T>(&self, work: impl FnOnce(&mut Heap) -> T) -> Option<T> {
         if self.made_in != fork::generation() {
             return None;
         }
@@ -66,8 +114,7 @@ impl Memory {
 
     /// Gives back to the system what no block needs.
     pub(super) fn trim(&self) {
-        // SAFETY: the heap is this one's alone while the lock is held.
-        self.with_heap(|heap| unsafe { heap.trim(0) });
+        self.with_heap(Heap::trim);
     }
 }
 
@@ -79,7 +126,7 @@ impl Drop for Memory {
         let heap = self.heap.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(heap) = heap {
             // SAFETY: every block holds a reference to this, so that there is none any more.
-            unsafe { heap.destroy() };
+            unsafe { heap.allocator.destroy() };
         }
     }
 }
@@ -100,8 +147,7 @@ impl Block {
         let byte_len = tensors
             .clone()
             .try_fold(head, |sum, view| sum.checked_add(padded(view.byte_len())?))?;
-        // SAFETY: a size and an alignment that is a power of two.
-        let data = memory.with_heap(|heap| unsafe { heap.malloc(byte_len, ALIGNMENT) })?;
+        let data = memory.with_heap(|heap| heap.take(byte_len))?;
         let block = Self {
             memory: memory.clone(),
             data: NonNull::new(data)?,
@@ -150,9 +196,9 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: this heap has given the block with this size and alignment, and takes it back once.
+        // SAFETY: this heap has given the block with this size, and takes it back once.
         self.memory
-            .with_heap(|heap| unsafe { heap.free(self.data.as_ptr(), self.byte_len, ALIGNMENT) });
+            .with_heap(|heap| unsafe { heap.give_back(self.data, self.byte_len) });
     }
 }
 
@@ -194,6 +240,32 @@ mod tests {
         drop(first);
         assert_eq!(make().data, place);
         memory.trim();
+    }
+
+    #[test]
+    fn a_block_is_set_aside_for_the_next_one_of_its_size_alone() {
+        let memory = Arc::<Memory>::default();
+        let make = |words: usize| Block::new(&memory, &vec![7; words], [].into_iter()).expect("there is memory");
+        let is_spare = |place| {
+            let spare = memory.with_heap(|heap| heap.spare.map(|(data, _)| data));
+            spare.flatten() == Some(place)
+        };
+        let (first, second) = (make(8), make(8));
+        let place = first.data;
+        drop(first);
+        drop(second);
+        assert!(is_spare(place));
+        let other = make(9);
+        assert_ne!(other.data, place);
+        let again = make(8);
+        assert_eq!((again.data, again.words()), (place, &[7; 8][..]));
+        drop(again);
+        memory.trim();
+        assert!(!is_spare(place));
+        let large = make(SPARE_BYTES / size_of::<u64>() + 1);
+        let place = large.data;
+        drop(large);
+        assert!(!is_spare(place));
     }
 
     #[test]

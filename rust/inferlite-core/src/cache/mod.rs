@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use entry::Entry;
-pub use key::{DIGESTED_BYTES, Key};
+pub use key::{DIGESTED_BYTES, Key, SmallTensor};
 pub use order::Policy;
 pub use portable::{FORMAT, Identity, Portable};
 pub use rows::MissingRows;
@@ -124,6 +124,19 @@ pub enum Missed {
     Rows(Box<MissingRows>),
     /// Everything: nothing was looked up.
     Skipped,
+}
+
+impl Missed {
+    /// Whether this is what a call asks that was read after one small tensor was looked up: reading may have run somebody
+    /// else's code.
+    #[must_use]
+    pub fn is_of(&self, call: &Call<'_>) -> bool {
+        match self {
+            Self::Call(key) => key.is_of_small(call),
+            Self::Rows(_) => false,
+            Self::Skipped => true,
+        }
+    }
 }
 
 impl PredictionCache {
@@ -297,12 +310,24 @@ impl PredictionCache {
     /// Looks for the answer to a call; takes no longer than reading its inputs, and waits for nobody.
     #[inline]
     pub fn look_up(&self, call: &Call<'_>) -> Result<Arc<Entry>, Missed> {
+        self.look_up_with(|generation| self.keyer.key(call, generation))
+    }
+
+    /// Looks for the answer to a call that feeds one small tensor to the first input: [`PredictionCache::look_up`] without
+    /// the call.
+    #[inline]
+    pub fn look_up_small(&self, tensor: &SmallTensor<'_>, fetches: &[usize]) -> Result<Arc<Entry>, Missed> {
+        self.look_up_with(|generation| self.keyer.key_of_small(tensor, fetches, generation))
+    }
+
+    #[inline]
+    fn look_up_with(&self, key: impl FnOnce(u64) -> Key) -> Result<Arc<Entry>, Missed> {
         if !self.sampling.is_due() {
             self.skipped.fetch_add(1, Ordering::Relaxed);
             return Err(Missed::Skipped);
         }
         let start = self.start();
-        let key = self.key(call);
+        let key = key(self.generation.load(Ordering::Acquire));
         let found = self.get_at_once(&key);
         self.sampling.record(found.is_some(), || self.store.hits());
         let entry = found.ok_or_else(|| Missed::Call(Arc::new(key)))?;
@@ -567,6 +592,59 @@ mod tests {
             assert!(!is_computed(&cache, &asked));
         }
         assert_eq!(cache.hit_latency().count, 3);
+    }
+
+    fn small<'a>(shape: &'a [i64], numbers: &'a [f32]) -> SmallTensor<'a> {
+        // SAFETY: the numbers are borrowed for as long as the tensor.
+        let tensor = unsafe { SmallTensor::new(Dtype::Float32, shape, numbers.as_ptr().cast(), size_of_val(numbers)) };
+        tensor.expect("it is small")
+    }
+
+    #[test]
+    fn one_small_tensor_is_looked_up_as_the_call_that_feeds_it() {
+        let many: Vec<f32> = (0_u8..200).map(f32::from).collect();
+        for (shape, count) in [
+            (&[][..], 1),
+            (&[6][..], 6),
+            (&[2, 3], 6),
+            (&[0, 3], 0),
+            (&[1, 2, 100], 200),
+        ] {
+            for fetches in [&[0][..], &[0, 1], &[]] {
+                let cache = cache();
+                let numbers = &many[..count];
+                let Err(missed) = cache.look_up_small(&small(shape, numbers), fetches) else {
+                    panic!("nothing is kept yet")
+                };
+                let feeds = [floats(0, shape, numbers)];
+                assert!(missed.is_of(&call(&feeds, fetches)));
+                assert!(is_computed(&cache, &call(&feeds, fetches)));
+                assert!(cache.look_up_small(&small(shape, numbers), fetches).is_ok());
+                assert!(cache.look_up_small(&small(shape, numbers), &[7]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_missed_is_of_no_use_to_a_call_that_turned_out_otherwise() {
+        let cache = cache();
+        let Err(missed) = cache.look_up_small(&small(&[2, 3], &ZEROS), &[0]) else {
+            panic!("nothing is kept yet")
+        };
+        let turned = [
+            floats(0, &[3, 2], &ZEROS),
+            floats(0, &[6], &ZEROS),
+            floats(1, &[2, 3], &ZEROS),
+            floats(0, &[2, 1], &ZEROS[..2]),
+        ];
+        for feed in turned {
+            assert!(!missed.is_of(&call(&[feed], &[0])));
+        }
+        assert!(!missed.is_of(&call(&[floats(0, &[2, 3], &ZEROS)], &[1])));
+        assert!(!missed.is_of(&call(&[floats(0, &[2, 3], &ZEROS), floats(1, &[6], &ZEROS)], &[0])));
+        let large = vec![0.0; DIGESTED_BYTES];
+        assert!(!missed.is_of(&call(&[floats(0, &[2, 3], &large)], &[0])));
+        assert!(missed.is_of(&call(&[floats(0, &[2, 3], &[1.0; 6])], &[0])));
     }
 
     #[test]
