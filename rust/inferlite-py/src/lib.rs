@@ -20,6 +20,7 @@ mod settings;
 mod ticket;
 mod turn;
 mod value;
+mod vectorcall;
 
 use std::path::PathBuf;
 
@@ -74,13 +75,18 @@ mod _core {
     #[pymodule_export]
     use super::logging::drain_log;
     #[pymodule_export]
-    use super::model::PyModel;
-    #[pymodule_export]
     use super::run_options::PyRunOptions;
     #[pymodule_export]
     use super::session::PySession;
     #[pymodule_export]
     use super::ticket::PyTicket;
+    use super::vectorcall;
     #[pymodule_export]
     use super::{available_providers, available_threads, build_profile, load_runtime, runtime_version};
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn add_model(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("Model", vectorcall::model_class(module.py())?)
+    }
 }

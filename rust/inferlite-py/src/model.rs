@@ -33,7 +33,7 @@ use crate::{live_cache, logging, rows};
 ///     >>> y = model(x)  # doctest: +SKIP
 ///     >>> both = model({"a": a, "b": b})  # doctest: +SKIP
 ///     >>> score = model(a=a, b=b, outputs="score")  # doctest: +SKIP
-#[pyclass(name = "Model", module = "inferlite", frozen, weakref)]
+#[pyclass(name = "Model", module = "inferlite._core", frozen, subclass, weakref)]
 pub(crate) struct PyModel {
     name: String,
     /// Empty once the model is closed.
@@ -134,7 +134,7 @@ impl PyModel {
     ///     DeadlineExceededError: The answer did not come within `timeout`.
     ///     ModelClosedError: `close()` was called before.
     #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, **named))]
-    fn predict<'py>(
+    pub(crate) fn predict<'py>(
         slf: &Bound<'py, Self>,
         inputs: Option<&Bound<'py, PyAny>>,
         outputs: Option<&Bound<'py, PyAny>>,

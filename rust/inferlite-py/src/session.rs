@@ -46,6 +46,8 @@ pub(crate) struct Opened {
     pub(crate) handing: Handing,
     names: Names,
     every_output: SmallVec<[usize; 8]>,
+    /// Whether one input is all that must be fed, and answers are kept.
+    takes_one_array: bool,
 }
 
 impl Opened {
@@ -70,6 +72,7 @@ impl Opened {
             handing,
             names: Names::of(py, model.signature()),
             every_output: (0..model.signature().outputs.len()).collect(),
+            takes_one_array: model.signature().required == 1 && model.cache().is_some(),
             engine,
             model,
         })
@@ -104,7 +107,7 @@ impl Opened {
     /// is asked most.
     #[inline]
     pub(crate) fn look_up_array(&self, value: &Bound<'_, PyAny>) -> Looked {
-        if self.signature().required != 1 || self.model.cache().is_none() {
+        if !self.takes_one_array {
             return Looked::default();
         }
         let Some(array) = Array::new(value) else {
@@ -121,7 +124,7 @@ impl Opened {
     /// The same of a dictionary of one array.
     #[inline]
     fn look_up_mapping(&self, feed: &Bound<'_, PyAny>) -> PyResult<Looked> {
-        if self.model.cache().is_some()
+        if self.takes_one_array
             && let Ok(feed) = feed.cast_exact::<PyDict>()
             && feed.len() == 1
             && let Some(name) = self.names.first(feed.py())

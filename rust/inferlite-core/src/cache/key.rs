@@ -36,6 +36,8 @@ pub(super) const COUNTS: usize = 1;
 const HEAD_WORDS: usize = 2;
 /// Words before the shape of an input, or before the content of one that is no tensor: what it is, and its bytes.
 const INPUT_WORDS: usize = 2;
+/// Words before the content of nearly every call of one tensor.
+const SHORT_WORDS: usize = 12;
 
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -140,20 +142,44 @@ impl Keyer {
     /// The key of a call that feeds one small tensor to the first input; [`Keyer::key`] makes the same.
     #[inline]
     pub(super) fn key_of_small(&self, tensor: &SmallTensor<'_>, fetches: &[usize], generation: u64) -> Key {
-        let count = HEAD_WORDS + fetches.len() + INPUT_WORDS + tensor.shape.len() + tensor.byte_len.div_ceil(WORD);
+        let content = tensor.byte_len.div_ceil(WORD);
+        let described = HEAD_WORDS + fetches.len() + INPUT_WORDS + tensor.shape.len();
         let mut key = Key {
             hash: 0,
-            words: words_for(count),
+            words: words_for(described + content),
         };
-        push_head(&mut key.words, generation, 1, fetches);
-        push_tensor(
-            &mut key.words,
-            0,
-            Form::Bytes,
-            tensor.dtype,
-            tensor.shape,
-            tensor.byte_len,
-        );
+        let mut short = [0; SHORT_WORDS];
+        if let Some(words) = short.get_mut(..described) {
+            // One copy of all of them costs less than asking for each whether there is room.
+            let (head, rest) = words.split_at_mut(HEAD_WORDS);
+            head.copy_from_slice(&head_words(generation, 1, fetches));
+            let (wanted, rest) = rest.split_at_mut(fetches.len());
+            for (word, &index) in std::iter::zip(wanted, fetches) {
+                *word = index as u64;
+            }
+            let (kind, extents) = rest.split_at_mut(INPUT_WORDS);
+            kind.copy_from_slice(&tensor_words(
+                0,
+                Form::Bytes,
+                tensor.dtype,
+                tensor.shape,
+                tensor.byte_len,
+            ));
+            for (word, extent) in std::iter::zip(extents, tensor.shape) {
+                *word = extent.cast_unsigned();
+            }
+            key.words.extend_from_slice(words);
+        } else {
+            push_head(&mut key.words, generation, 1, fetches);
+            push_tensor(
+                &mut key.words,
+                0,
+                Form::Bytes,
+                tensor.dtype,
+                tensor.shape,
+                tensor.byte_len,
+            );
+        }
         // SAFETY: whoever made the tensor vouches for its bytes.
         unsafe { push_memory(&mut key.words, tensor.data, tensor.byte_len) };
         key.hash = self.hash(&key.words);
@@ -360,8 +386,19 @@ fn push<const N: usize>(words: &mut Words, more: [u64; N]) {
 }
 
 #[inline]
+fn head_words(generation: u64, feeds: usize, fetches: &[usize]) -> [u64; HEAD_WORDS] {
+    [generation, (feeds as u64) << 32 | fetches.len() as u64]
+}
+
+#[inline]
+fn tensor_words(index: usize, form: Form, dtype: Dtype, shape: &[i64], byte_len: usize) -> [u64; INPUT_WORDS] {
+    let kind = (dtype as u64) << 16 | (form as u64) << 8 | shape.len() as u64;
+    [(index as u64) << 32 | kind, byte_len as u64]
+}
+
+#[inline]
 fn push_head(words: &mut Words, generation: u64, feeds: usize, fetches: &[usize]) {
-    push(words, [generation, (feeds as u64) << 32 | fetches.len() as u64]);
+    push(words, head_words(generation, feeds, fetches));
     for &index in fetches {
         words.push(index as u64);
     }
@@ -370,8 +407,7 @@ fn push_head(words: &mut Words, generation: u64, feeds: usize, fetches: &[usize]
 /// What a tensor is; its content, or a digest of it, is to follow.
 #[inline]
 fn push_tensor(words: &mut Words, index: usize, form: Form, dtype: Dtype, shape: &[i64], byte_len: usize) {
-    let kind = (dtype as u64) << 16 | (form as u64) << 8 | shape.len() as u64;
-    push(words, [(index as u64) << 32 | kind, byte_len as u64]);
+    push(words, tensor_words(index, form, dtype, shape, byte_len));
     for extent in shape {
         words.push(extent.cast_unsigned());
     }
