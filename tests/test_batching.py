@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import make_models
 import numpy as np
 import pytest
 
+import child
 import inferlite
 from cases import f32
 from conftest import BACKENDS
@@ -368,8 +370,71 @@ def test_true_chooses_by_the_times_of_runs() -> None:
     assert batching.max_rows >= 1
     assert batching.seconds_per_run > 0
     assert batching.seconds_per_row >= 0
+    assert 0 <= batching.rounding < 1e-5
+    assert inferlite.load(DOUBLE, batching=True).stats().batching.rounding == 0
     assert inferlite.load(make_models.path("mlp"), batching=Batching(max_rows=7)).stats().batching.max_rows == 7
     assert inferlite.load(make_models.path("mlp")).stats().batching is None
+
+
+@native
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_begins_with_nobody_in_line(child_environment: dict[str, str]) -> None:
+    code = """
+        import asyncio, os, threading, warnings, numpy, inferlite, make_models
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model = inferlite.load(make_models.path("double"), batching=inferlite.Batching(max_rows=8), hold_gil=False)
+        ended = threading.Event()
+
+        async def ask(number):
+            x = numpy.full((1, 4), number, numpy.float32)
+            for y in await asyncio.gather(*(model.apredict(x) for _ in range(4))):
+                assert y.tolist() == (2 * x).tolist()
+            assert model(x).tolist() == (2 * x).tolist()
+
+        def go_on(number):
+            while not ended.is_set():
+                asyncio.run(ask(number))
+
+        threads = [threading.Thread(target=go_on, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for number in range(20):
+            pid = os.fork()
+            if pid == 0:
+                asyncio.run(ask(number))
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+        ended.set()
+        for thread in threads:
+            thread.join()
+    """
+    child.run(code, child_environment)
+
+
+@native
+def test_ctrl_c_ends_a_wait_in_line(child_environment: dict[str, str]) -> None:
+    code = """
+        import os, signal, threading, inferlite
+        from test_batching import ENDLESS, ROUNDS
+        model = inferlite.load(ROUNDS, batching=inferlite.Batching(max_rows=8), rows_independent=True)
+        feed = {"x": ENDLESS.reshape(1), "rounds": ENDLESS}
+
+        def interrupt():
+            while not model.stats().batching.queued_calls:
+                pass
+            signal.raise_signal(signal.SIGINT)
+
+        threading.Thread(target=model, args=(feed,), daemon=True).start()
+        while not model.stats().batching.running:
+            pass
+        threading.Thread(target=interrupt, daemon=True).start()
+        try:
+            model(feed)
+        except KeyboardInterrupt:
+            os._exit(0)
+        os._exit(1)
+    """
+    child.run(code, child_environment)
 
 
 @fallback

@@ -232,6 +232,8 @@ class BatchingStats:
         seconds_per_row: What each row adds to the time of a run, by the line through the times of runs with the shapes
             that ran last; None while there is no line yet.
         seconds_per_run: What a run takes whatever the number of its rows, by the same line.
+        rounding: How far the outputs of rows in a batch were from those of the same rows by themselves in trial runs at
+            load, as a part of the largest number of an output; None where nothing rounds, or no run succeeded.
         pays: Whether batches pay for this model; if not, all calls run at once, as they come.
     """
 
@@ -252,6 +254,7 @@ class BatchingStats:
     max_rows: int = 0
     seconds_per_row: float | None = None
     seconds_per_run: float | None = None
+    rounding: float | None = None
     pays: bool = True
 
 

@@ -14,9 +14,9 @@ use crate::flight::{Ending, Leader};
 use crate::fork::PerProcess;
 use crate::pace::{BRIEF, Pace, QUICK, SHORT_WINDOW, WINDOW, Workload};
 use crate::question::Question;
-use crate::rows::BatchAxes;
+use crate::rows::{BatchAxes, Measured};
 use crate::runtime::ort::RunOptions;
-use crate::runtime::{Answer, Call, Engine, Feed, Input, Outputs, Signature};
+use crate::runtime::{Answer, Call, Engine, Input, Outputs, Signature};
 use crate::stats::CallStats;
 use crate::ticket::Ticket;
 use crate::workers::Workers;
@@ -417,20 +417,12 @@ impl Model {
 
     /// Combines calls from now on; the first settings that are given count.
     ///
-    /// The rows must be independent ([`crate::rows::establish`]). `times` are of runs with these inputs, by which the number
-    /// of rows is chosen; without such a number from the user, a model that would gain nothing is not batched.
-    pub fn batch_rows(&self, axes: &BatchAxes, settings: BatchSettings, times: &[(Vec<Feed>, Duration)]) {
+    /// The rows must be independent ([`crate::rows::establish`]). The number of rows of a batch is chosen by what was
+    /// measured ([`crate::rows::measure`]); without such a number from the user, a model that would gain nothing is not
+    /// batched.
+    pub fn batch_rows(&self, axes: &BatchAxes, settings: BatchSettings, measured: &Measured) {
         let (axes, clock) = (axes.clone(), self.clock.clone());
-        let every_output: Vec<usize> = (0..self.signature().outputs.len()).collect();
-        let fetching_all = |feeds| Call {
-            feeds,
-            fetches: &every_output,
-            options: None,
-        };
-        let times: Vec<_> = times
-            .iter()
-            .filter_map(|(feeds, took)| Batcher::time(&axes, &fetching_all(feeds), *took))
-            .collect();
+        let times = Batcher::times(&axes, self.signature().outputs.len(), measured);
         let make = move || Batcher::new(axes.clone(), settings, &times, clock.clone());
         let _ = self.batcher.set(PerProcess::new(make));
     }

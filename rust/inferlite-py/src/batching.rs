@@ -61,6 +61,7 @@ pub(crate) fn stats<'py>(py: Python<'py>, model: &Model) -> PyResult<Option<Boun
     figures.set_item("max_rows", summary.max_rows)?;
     figures.set_item("seconds_per_row", summary.line.map(|line| line.per_row / 1e9))?;
     figures.set_item("seconds_per_run", summary.line.map(|line| line.fixed / 1e9))?;
+    figures.set_item("rounding", summary.rounding)?;
     figures.set_item("pays", !summary.is_off)?;
     stats_of(py, &figures).map(Some)
 }

@@ -68,9 +68,9 @@ pub(crate) fn establish(py: Python<'_>, name: &str, opened: &Opened, said: Said<
         let (clock, check) = (Clock::default(), || check_signals(&interrupt));
         let axes = rows::establish(&opened.engine, file.as_ref(), &demand, &clock, &check)?;
         if let Some(settings) = used.batching {
-            let timed = rows::times(&opened.engine, &axes, &demand, &clock, &check);
+            let measured = rows::measure(&opened.engine, &axes, &demand, &clock, &check);
             check()?;
-            opened.model.batch_rows(&axes, settings, &timed);
+            opened.model.batch_rows(&axes, settings, &measured);
         }
         if used.are_kept {
             opened.model.keep_rows(axes);

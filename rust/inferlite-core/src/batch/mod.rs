@@ -45,8 +45,8 @@ use crate::error::{Error, ErrorKind};
 use crate::flight::Leader;
 use crate::model::Model;
 use crate::question::Question;
-use crate::rows::BatchAxes;
-use crate::runtime::Call;
+use crate::rows::{BatchAxes, Measured};
+use crate::runtime::{Call, Feed};
 use crate::stats::{Latency, LatencySummary};
 use crate::sync::{Condvar, Mutex, locked};
 use crate::threads;
@@ -85,10 +85,17 @@ pub struct Terms {
 
 /// How long a run took.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Time {
+struct Time {
     workload: u64,
     rows: usize,
     took: Duration,
+}
+
+/// What is known of a model's runs before it is called.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Times {
+    times: Vec<Time>,
+    rounding: Option<f64>,
 }
 
 /// A call that waits.
@@ -115,6 +122,8 @@ pub(crate) struct Batcher {
     clock: Clock,
     /// Lead batches of which no member waits in a thread; they do nothing else, so that a batch never waits for them.
     workers: Workers,
+    /// How far rows in a batch were from rows by themselves.
+    rounding: Option<f64>,
     /// Whether batches were found not to pay, so that all calls run at once.
     is_off: bool,
     queue_time: Latency,
@@ -181,6 +190,9 @@ pub struct BatchSummary {
     pub max_rows: usize,
     /// The times of runs, for the shapes that ran last, if they are known.
     pub line: Option<Line>,
+    /// How far rows in a batch were from rows by themselves when the model was loaded, as a part of the largest number of an
+    /// output; `None` where nothing rounds, or nothing was measured.
+    pub rounding: Option<f64>,
     /// Whether batches do not pay for this model, so that every call runs at once.
     pub is_off: bool,
 }
@@ -238,15 +250,15 @@ fn closed() -> Error {
 
 impl Batcher {
     /// A batcher that begins with these times of runs.
-    pub(crate) fn new(axes: BatchAxes, settings: BatchSettings, times: &[Time], clock: Clock) -> Self {
+    pub(crate) fn new(axes: BatchAxes, settings: BatchSettings, measured: &Times, clock: Clock) -> Self {
         let mut tuning = Tuning::new(Goal {
             max_rows: settings.max_rows,
             target_latency: settings.target_latency,
         });
-        for time in times {
+        for time in &measured.times {
             tuning.record(time.workload, time.rows, time.took);
         }
-        let is_off = settings.max_rows.is_none() && !times.is_empty() && tuning.gains_nothing();
+        let is_off = settings.max_rows.is_none() && !measured.times.is_empty() && tuning.gains_nothing();
         let max_delay = Some(settings.max_delay).filter(|delay| !delay.is_zero() && !is_off);
         let instances = settings.instances.max(1);
         let (max_runs, threads) = if is_off {
@@ -270,6 +282,7 @@ impl Batcher {
             axes,
             clock,
             workers: Workers::with_threads(threads + usize::from(max_delay.is_some())),
+            rounding: measured.rounding,
             is_off,
             queue_time: Latency::default(),
             compute_time: Latency::default(),
@@ -281,8 +294,24 @@ impl Batcher {
         self.gate.is_open()
     }
 
-    /// What the time of a run says.
-    pub(crate) fn time(axes: &BatchAxes, call: &Call<'_>, took: Duration) -> Option<Time> {
+    /// What runs of some sizes say.
+    pub(crate) fn times(axes: &BatchAxes, outputs: usize, measured: &Measured) -> Times {
+        let fetches: Vec<usize> = (0..outputs).collect();
+        let time = |(feeds, took): &(Vec<Feed>, Duration)| {
+            let call = Call {
+                feeds,
+                fetches: &fetches,
+                options: None,
+            };
+            Self::time(axes, &call, *took)
+        };
+        Times {
+            times: measured.times.iter().filter_map(time).collect(),
+            rounding: measured.rounding,
+        }
+    }
+
+    fn time(axes: &BatchAxes, call: &Call<'_>, took: Duration) -> Option<Time> {
         let (kind, rows) = Kind::of(call, axes)?;
         Some(Time {
             workload: kind.workload(),
@@ -314,6 +343,7 @@ impl Batcher {
             running: self.gate.runs(),
             max_rows,
             line: times,
+            rounding: self.rounding,
             is_off: self.is_off,
         }
     }

@@ -153,7 +153,7 @@ pub(super) fn batched(settings: BatchSettings) -> (Arc<Model>, Arc<Scripted>, Ha
     );
     let model = Arc::new(model.with_clock(clock));
     let axes = BatchAxes::of(&signature(), &[]).expect("there are rows");
-    model.batch_rows(&axes, settings, &[]);
+    model.batch_rows(&axes, settings, &Measured::default());
     (model, engine, hand)
 }
 

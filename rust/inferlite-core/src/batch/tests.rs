@@ -411,12 +411,17 @@ fn a_model_that_gains_nothing_runs_all_calls_at_once() {
         .iter()
         .filter_map(|given| with_call(given, |call| Batcher::time(&axes, call, time(given.len()))))
         .collect();
+    let times = Times {
+        times,
+        rounding: Some(0.5),
+    };
     let chosen = BatchSettings {
         max_rows: None,
         ..settings()
     };
     let off = Batcher::new(axes.clone(), chosen, &times, Clock::default());
     assert!(off.summary().is_off);
+    assert_eq!(off.summary().rounding, Some(0.5));
     assert!(
         !Batcher::new(axes, settings(), &times, Clock::default())
             .summary()

@@ -24,7 +24,7 @@ mod watch;
 pub use axes::{BatchAxes, Declared};
 pub(crate) use batch::{Piece, extent, join, part, row};
 pub use independence::{Verdict, analyse};
-pub use timing::{Timed, times};
+pub use timing::{Measured, measure};
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};

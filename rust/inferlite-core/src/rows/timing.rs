@@ -1,16 +1,18 @@
-//! How long a model takes for batches of some sizes, to begin with.
+//! How long a model takes for batches of some sizes, and how they round, to begin with.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::axes::BatchAxes;
-use super::batch::{Piece, join, part};
+use super::batch::{Piece, extent, join, part};
 use super::company::{Company, ROWS, Surroundings};
+use super::nearness::distance;
 use super::probe::EXTENTS;
 use super::{Demand, watch};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::runtime::{Call, Engine, Feed, Input};
+use crate::tensor::Value;
 
 /// All runs together take no longer than this, unless two of them do.
 const BUDGET: Duration = Duration::from_millis(50);
@@ -19,18 +21,28 @@ const SIZES: [usize; 4] = [1, 4, 16, 64];
 const ROUNDS: usize = 12;
 
 /// The inputs of a batch, and how long it took.
-pub type Timed = (Vec<Feed>, Duration);
+type Timed = (Vec<Feed>, Duration);
 
-/// Times of batches of several sizes: the shortest of some runs. Fewer where runs take long, none where no run succeeds.
+/// What runs of some sizes have shown.
+#[derive(Debug, Default)]
+pub struct Measured {
+    /// Batches of several sizes, each with the shortest of some runs. Fewer where runs take long.
+    pub times: Vec<(Vec<Feed>, Duration)>,
+    /// How far the outputs of rows by themselves are from those in the largest batch, as a part of the largest number of
+    /// an output: another order of the same sums rounds in another way.
+    pub rounding: Option<f64>,
+}
+
+/// Runs batches of several sizes; nothing comes of it where no run succeeds.
 ///
 /// They end early once `check` fails, which is asked between two runs.
-pub fn times(
+pub fn measure(
     engine: &dyn Engine,
     axes: &BatchAxes,
     demand: &Demand<'_>,
     clock: &Clock,
     check: &dyn Fn() -> Result<()>,
-) -> Vec<Timed> {
+) -> Measured {
     let start = clock.now();
     let signature = engine.signature();
     let fetches: Vec<usize> = (0..signature.outputs.len()).collect();
@@ -65,7 +77,9 @@ pub fn times(
             .iter()
             .find_map(|&unknown| first(Company::invented(signature, axes, unknown))),
     };
-    let Some(rows) = rows else { return Vec::new() };
+    let Some(rows) = rows else {
+        return Measured::default();
+    };
     let mut timed: Vec<Timed> = Vec::new();
     let left = || BUDGET.saturating_sub(clock.now().saturating_sub(start));
     for size in SIZES {
@@ -85,11 +99,52 @@ pub fn times(
             }
             match run(feeds) {
                 Ok(took) => *shortest = took.min(*shortest),
-                Err(_) => return Vec::new(),
+                Err(_) => return Measured::default(),
             }
         }
     }
-    timed
+    let rounding = match timed.last() {
+        Some((batch, took)) if timed.len() > 1 && *took < left() => rounding(engine, axes, demand, &rows, batch),
+        _ => None,
+    };
+    Measured { times: timed, rounding }
+}
+
+/// How far rows by themselves are from the same rows in a batch.
+fn rounding(
+    engine: &dyn Engine,
+    layout: &BatchAxes,
+    demand: &Demand<'_>,
+    rows: &[Feed],
+    batch: &[Feed],
+) -> Option<f64> {
+    let fetches: Vec<usize> = (0..engine.signature().outputs.len()).collect();
+    let row_of = |feeds: &[Feed], index: usize| {
+        let call = Call {
+            feeds,
+            fetches: &fetches,
+            options: demand.options,
+        };
+        let outputs = engine.run(&call).ok()?;
+        let row = std::iter::zip(outputs.pieces(), &layout.outputs).map(|(piece, axis)| {
+            let (piece, axis) = (piece?, (*axis)?);
+            let rows = extent(piece, axis)?;
+            (index < rows).then(|| part(piece, axis, index..index + 1))
+        });
+        row.collect::<Option<Vec<Value>>>()
+    };
+    let mut most: Option<f64> = None;
+    for index in 0..ROWS {
+        let (alone, together) = (row_of(&taken(rows, layout, index)?, 0)?, row_of(batch, index)?);
+        let distances = std::iter::zip(&alone, &together).filter_map(|(alone, together)| distance(alone, together));
+        most = most.into_iter().chain(distances).reduce(f64::max);
+    }
+    most
+}
+
+/// One of the rows by itself.
+fn taken(feeds: &[Feed], layout: &BatchAxes, row: usize) -> Option<Vec<Feed>> {
+    with_rows(feeds, layout, |piece, axis| Some(part(piece, axis, row..row + 1)))
 }
 
 fn run_alone(
@@ -108,23 +163,31 @@ fn run_alone(
 
 /// The same inputs with so many rows.
 fn resized(feeds: &[Feed], layout: &BatchAxes, rows: usize) -> Option<Vec<Feed>> {
-    let resize = |feed: &Feed| {
-        let value = match (&feed.value, layout.inputs[feed.index]) {
-            (Input::Value(value), None) => value.clone(),
-            (Input::Value(value), Some(axis)) => {
-                let piece = Piece::of(value)?;
-                Arc::new(if rows <= ROWS {
-                    part(piece, axis, 0..rows)
-                } else {
-                    join(&vec![piece; rows.div_ceil(ROWS)], axis)?
-                })
-            }
-            (Input::Tensor(_), _) => return None,
+    with_rows(feeds, layout, |piece, axis| {
+        if rows <= ROWS {
+            Some(part(piece, axis, 0..rows))
+        } else {
+            join(&vec![piece; rows.div_ceil(ROWS)], axis)
+        }
+    })
+}
+
+/// The same inputs with other rows.
+fn with_rows(
+    feeds: &[Feed],
+    layout: &BatchAxes,
+    rows: impl Fn(Piece<'_>, usize) -> Option<Value>,
+) -> Option<Vec<Feed>> {
+    let change = |feed: &Feed| {
+        let Input::Value(value) = &feed.value else { return None };
+        let value = match layout.inputs[feed.index] {
+            None => value.clone(),
+            Some(axis) => Arc::new(rows(Piece::of(value)?, axis)?),
         };
         Some(Feed {
             index: feed.index,
             value: Input::Value(value),
         })
     };
-    feeds.iter().map(resize).collect()
+    feeds.iter().map(change).collect()
 }
