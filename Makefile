@@ -116,9 +116,11 @@ stubtest: $(INSTALLED) $(VENV)/.packages-lint ## The stub of the native module a
 		--allowlist requirements/stubtest-allowlist.txt inferlite._core
 
 .PHONY: rust-test
-rust-test: $(VENV)/.packages ## The Rust tests and the examples in the Rust documentation
+rust-test: $(VENV)/.packages ## The Rust tests, those of schedules, and the examples in the Rust documentation
 	scripts/with_libraries.sh $(BIN)/python cargo nextest run --workspace --locked
 	scripts/with_libraries.sh $(BIN)/python cargo test --package inferlite-core --locked --doc
+	scripts/with_libraries.sh $(BIN)/python cargo nextest run --package inferlite-core --locked \
+		--features shuttle --target-dir target/shuttle schedules::
 
 .PHONY: soak
 soak: $(INSTALLED) $(VENV)/.packages-test ## The tests that press for SOAK_SECONDS each

@@ -237,6 +237,12 @@ def _try_row_cache() -> None:
     assert model.stats().cache.misses == 1
 
 
+def _try_batching() -> None:
+    model = inferlite.load(make_models.path("double"), batching=True)
+    assert model(np.ones((2, 4), np.float32)).tolist() == [[2.0] * 4] * 2
+    assert model.stats().batching.lone == 1
+
+
 TRIALS = {
     "session": _try_session,
     "model": _try_model,
@@ -244,6 +250,7 @@ TRIALS = {
     "cache": _try_cache,
     "cache_beyond_process": _try_cache_beyond_process,
     "row_cache": _try_row_cache,
+    "batching": _try_batching,
     "native_engine": _try_native_engine,
     "session_objects": _try_session_objects,
     "types_beyond_numpy": _try_types_beyond_numpy,

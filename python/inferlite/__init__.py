@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from inferlite._core import Model
+    from inferlite.batching import Batching
     from inferlite.cache import Cache, PredictionCache
     from inferlite.exceptions import (
         BackendUnavailableError,
@@ -35,7 +36,16 @@ if TYPE_CHECKING:
         ModelRunError,
         QueueFullError,
     )
-    from inferlite.metadata import CacheStats, Latency, ModelMetadata, NodeArg, Signature, Stats, TensorSpec
+    from inferlite.metadata import (
+        BatchingStats,
+        CacheStats,
+        Latency,
+        ModelMetadata,
+        NodeArg,
+        Signature,
+        Stats,
+        TensorSpec,
+    )
     from inferlite.model import load
     from inferlite.options import RunOptions, SessionOptions
     from inferlite.session import InferenceSession
@@ -45,6 +55,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackendUnavailableError",
+    "Batching",
+    "BatchingStats",
     "Cache",
     "CacheStats",
     "DeadlineExceededError",
@@ -72,6 +84,8 @@ __all__ = [
 
 _MODULES = {
     "BackendUnavailableError": "exceptions",
+    "Batching": "batching",
+    "BatchingStats": "metadata",
     "DeadlineExceededError": "exceptions",
     "Cache": "cache",
     "CacheStats": "metadata",

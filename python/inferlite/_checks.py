@@ -33,6 +33,9 @@ _HELD_CLASSES: Final = {"b": bool, "i": Integral, "u": Integral, "f": Real}
 # Seconds, beyond which clocks of some platforms cannot count.
 _FOR_EVER: Final = 1e9
 
+# As far from 0 as the native part counts.
+_MOST_PRIORITY: Final = 2**31 - 1
+
 # numpy 1 has no `numpy.bool`.
 _ATTRIBUTES: Final = {"bool": "bool_"}
 
@@ -89,6 +92,22 @@ def timeout(seconds: object) -> float | None:
         message = f"`timeout` must be at least 0 seconds, not {seconds}: pass None to wait for as long as it takes"
         raise ValueError(message)
     return float(seconds) if seconds < _FOR_EVER else None
+
+
+def priority(given: object) -> int:
+    """The priority of a call.
+
+    Raises:
+        TypeError: It is no integer.
+        ValueError: It is one that says nothing more than a smaller one would.
+    """
+    if isinstance(given, bool) or not isinstance(given, int):
+        message = f"`priority` must be an integer, not {given!r}"
+        raise TypeError(message)
+    if abs(given) > _MOST_PRIORITY:
+        message = f"`priority` must be from {-_MOST_PRIORITY} to {_MOST_PRIORITY}, not {given}"
+        raise ValueError(message)
+    return given
 
 
 def deadline_exceeded(model: str, seconds: float | None) -> DeadlineExceededError:

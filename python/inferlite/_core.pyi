@@ -68,6 +68,7 @@ class Model:
         *,
         outputs: Sequence[str] | str | None = None,
         timeout: float | None = None,
+        priority: int | None = None,
         **named: Any,
     ) -> Any: ...
     def __enter__(self) -> Self: ...
@@ -84,8 +85,13 @@ class Model:
     def _cache_save(self, path: str) -> int: ...
     def _cache_summary(self) -> tuple[Any, ...] | None: ...
     def _check_example(self, example: Any) -> None: ...
-    def _keep_rows(
-        self, declared: Sequence[tuple[str, int | None]], example: Any, is_independent: bool | None
+    def _use_rows(
+        self,
+        declared: Sequence[tuple[str, int | None]],
+        example: Any,
+        is_independent: bool | None,
+        are_kept: bool,
+        batching: dict[str, Any] | None,
     ) -> None: ...
     def apredict(
         self,
@@ -94,9 +100,10 @@ class Model:
         *,
         outputs: Sequence[str] | str | None = None,
         timeout: float | None = None,
+        priority: int | None = None,
         **named: Any,
     ) -> Coroutine[Any, Any, Any]: ...
-    def close(self) -> None: ...
+    def close(self, *, cancel: bool = False) -> None: ...
     def predict(
         self,
         inputs: Any = None,
@@ -104,6 +111,7 @@ class Model:
         *,
         outputs: Sequence[str] | str | None = None,
         timeout: float | None = None,
+        priority: int | None = None,
         **named: Any,
     ) -> Any: ...
     def stats(self) -> Stats: ...

@@ -39,6 +39,11 @@ CAPABILITIES: Final = {
         python=False,
         reason='only the native back end looks up rows: pass `Cache(by="request")`, which is the default',
     ),
+    "batching": Capability(
+        native=True,
+        python=False,
+        reason="only the native back end combines calls: leave `batching` out, or install the native part",
+    ),
     "native_engine": Capability(
         native=False,
         python=False,

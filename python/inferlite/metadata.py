@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 DTYPES: Final = {
@@ -209,6 +209,55 @@ class CacheStats:
     hit_latency: Latency = Latency()
 
 
+@dataclass(frozen=True, slots=True)
+class BatchingStats:
+    """What micro-batching has counted since the model was loaded, and how it stands.
+
+    Attributes:
+        lone: Calls that ran at once and by themselves, because the model was free.
+        idle: Batches that left because the model was free again.
+        full: Batches that left because there was no room for more.
+        delay: Batches that left because `max_delay` was over.
+        deadline: Batches that left because a call could not wait any longer.
+        sizes: How many batches had so many rows, by the number of rows; lone calls are not among them.
+        queue_time: How long calls stood in line; lone ones did not at all.
+        compute_time: How long the runs of batches took; those of lone calls are in `Stats.latency`.
+        dropped: Calls that left before their run, because their time was over or their caller gone.
+        refused: Calls that raised QueueFullError.
+        retried: Runs of parts of batches that had failed, or could not be split.
+        queued_calls: Calls that wait now.
+        queued_rows: Rows that wait now.
+        running: Runs under way now.
+        max_rows: The most rows of a batch now, for the shapes that ran last.
+        seconds_per_row: What each row adds to the time of a run, by the line through the times of runs with the shapes
+            that ran last; None while there is no line yet.
+        seconds_per_run: What a run takes whatever the number of its rows, by the same line.
+        rounding: How far the outputs of rows in a batch were from those of the same rows by themselves in trial runs at
+            load, as a part of the largest number of an output; None where nothing rounds, or no run succeeded.
+        pays: Whether batches pay for this model; if not, all calls run at once, as they come.
+    """
+
+    lone: int = 0
+    idle: int = 0
+    full: int = 0
+    delay: int = 0
+    deadline: int = 0
+    sizes: dict[int, int] = field(default_factory=dict)
+    queue_time: Latency = Latency()
+    compute_time: Latency = Latency()
+    dropped: int = 0
+    refused: int = 0
+    retried: int = 0
+    queued_calls: int = 0
+    queued_rows: int = 0
+    running: int = 0
+    max_rows: int = 0
+    seconds_per_row: float | None = None
+    seconds_per_run: float | None = None
+    rounding: float | None = None
+    pays: bool = True
+
+
 def cache_stats(summary: tuple[Any, ...] | None) -> CacheStats | None:
     """The figures that a back end gives, without the limits at their end."""
     return None if summary is None else CacheStats(*summary[:-2])
@@ -223,12 +272,14 @@ class Stats:
         rows: Rows over those calls: the extent of axis 0 of the first input where that axis is dynamic, else 1 a call.
         latency: How long the runs took.
         cache: What the cache has counted; None without one.
+        batching: What micro-batching has counted; None without it, and once the model is closed.
     """
 
     calls: int
     rows: int
     latency: Latency
     cache: CacheStats | None = None
+    batching: BatchingStats | None = None
 
 
 def tensor_spec(name: str, type_string: str, shape: list[int | str | None]) -> TensorSpec:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from inferlite import _backend, _rows, providers as provider_rules
+from inferlite.batching import Batching
 from inferlite.cache import Cache, refuse_random
 from inferlite.capabilities import CAPABILITIES
 from inferlite.exceptions import BackendUnavailableError, ModelLoadError
@@ -28,6 +29,7 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
     engine: Literal["auto", "onnxruntime", "native"] = "auto",
     hold_gil: bool | Literal["auto"] = "auto",
     cache: Cache | str | int | None = None,
+    batching: Batching | bool | None = None,
     batch_axes: Mapping[str, int | None] | None = None,
     example: Any = None,  # noqa: ANN401 - whatever the model takes
     rows_independent: bool | None = None,
@@ -49,12 +51,14 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
             unless the environment variable `INFERLITE_HOLD_GIL` is 0. The Python back end ignores it.
         cache: Whether answers are kept and given again for equal inputs: a number of bytes, text such as `"256MB"`,
             or an `inferlite.Cache`; None for no cache. `model.cache` is the live one.
+        batching: Whether calls that come at the same time are combined to batches: True, or an `inferlite.Batching`;
+            None and False for no. A call that comes alone is none the slower.
         batch_axes: The axis on which an input or output holds the rows of a batch, by name; None for an input that
             belongs to all rows alike. What is not named has axis 0 if that is dynamic, else none.
         example: Inputs that the model accepts, as a call takes them, for the trial runs that show whether the rows are
-            independent; they are made up otherwise. Without `Cache(by="row")` there are no trial runs.
+            independent; they are made up otherwise. Without `Cache(by="row")` and `batching` there are no trial runs.
         rows_independent: Whether no row of a batch has any influence on what the model gives for another; None to
-            find out. Only `Cache(by="row")` asks.
+            find out. Only `Cache(by="row")` and `batching` ask.
         session_options: Options, of inferlite's or of onnxruntime's class. The Python back end cannot copy those of
             onnxruntime's class, so that they keep the number of threads they have.
         providers: Names of execution providers or (name, options) tuples, highest precedence first.
@@ -62,11 +66,11 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
 
     Raises:
         ModelLoadError: The model cannot be read or run, a provider is not known, `cache` is given for a model that
-            may be random, or `Cache(by="row")` for one whose rows are not independent.
-        BackendUnavailableError: The engine, something that `session_options` holds, or a setting of the cache is not
-            there.
+            may be random, or `Cache(by="row")` or `batching` for one whose rows are not independent.
+        BackendUnavailableError: The engine, something that `session_options` holds, a setting of the cache or
+            `batching` is not there.
         InvalidInputError: `example` does not fit the model.
-        TypeError: `model`, `batch_axes` or `rows_independent` is of another type.
+        TypeError: `model`, `batching`, `batch_axes` or `rows_independent` is of another type.
         ValueError: `engine`, `hold_gil`, `providers` or `provider_options` has another form, or `batch_axes` names
             what the model has not.
 
@@ -82,14 +86,14 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
         raise BackendUnavailableError(CAPABILITIES["native_engine"].reason)
     hold = _may_hold(hold_gil)
     kept = Cache.read(cache)
+    combined = Batching.read(batching)
     axes = _rows.read_axes(batch_axes)
     _rows.check_independent(rows_independent)
     source, stem = _source(model)
     title = name or stem
     backend = _backend.active()
     open_model = _open_native if backend.name == "native" else _open_python
-    if kept is not None:
-        kept._check_backend(backend.name)  # noqa: SLF001 - a class of this package
+    _check_backend(backend.name, kept, combined)
     if kept is not None and not kept.allow_random:
         refuse_random(title, _random_node(backend, source))
     given = None
@@ -100,14 +104,22 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
         model: Model = backend.Model(source, name=title, cache=given, **settings)
         return model
 
-    opened = open_model(make, title, hold, session_options, providers, provider_options)
+    opened = open_model(make, title, hold, session_options, providers, provider_options, combined)
     if axes:
         _rows.check_axes(opened.name, axes, opened.signature)
-    if kept is not None and kept.by == "row":
-        opened._keep_rows(axes, example, rows_independent)  # noqa: SLF001 - a class of this package
+    by_row = kept is not None and kept.by == "row"
+    settings = None if combined is None else combined._given(_instances(session_options, providers))  # noqa: SLF001
+    if by_row or settings is not None:
+        opened._use_rows(axes, example, rows_independent, by_row, settings)  # noqa: SLF001 - a class of this package
     elif example is not None:
         opened._check_example(example)  # noqa: SLF001 - as above
     return opened
+
+
+def _check_backend(backend: str, *wanted: Cache | Batching | None) -> None:
+    for settings in wanted:
+        if settings is not None:
+            settings._check_backend(backend)  # noqa: SLF001 - a class of this package
 
 
 def _may_hold(hold_gil: object) -> bool:
@@ -126,6 +138,7 @@ def _open_native(
     session_options: onnxruntime.SessionOptions | None,
     providers: Any,  # noqa: ANN401
     provider_options: Any,  # noqa: ANN401
+    batching: Batching | None,
 ) -> Model:
     from inferlite import _core  # noqa: PLC0415 - there only with the native back end
     from inferlite.session import settings_for  # noqa: PLC0415
@@ -134,7 +147,9 @@ def _open_native(
     names, dicts = provider_rules.normalize(providers, provider_options, available)
     settings = settings_for(session_options, providers_given=bool(names))
     if not settings.get("intra_op_num_threads"):
-        settings["intra_op_num_threads"] = _core.available_threads()
+        # Instances share the processors.
+        instances = 1 if batching is None else batching.instances or 1
+        settings["intra_op_num_threads"] = max(1, _core.available_threads() // instances)
     pairs = _usable(name, names, dicts, available)
     return make(settings=settings, providers=pairs, hold_gil=hold_gil)
 
@@ -146,6 +161,7 @@ def _open_python(
     session_options: onnxruntime.SessionOptions | None,
     providers: Any,  # noqa: ANN401
     provider_options: Any,  # noqa: ANN401
+    _batching: Batching | None,
 ) -> Model:
     import onnxruntime  # noqa: PLC0415 - the Python back end has imported it
 
@@ -153,6 +169,16 @@ def _open_python(
     names, dicts = provider_rules.normalize(providers, provider_options, available)
     pairs = _usable(name, names, dicts, available)
     return make(session_options=session_options, providers=pairs)
+
+
+def _instances(session_options: onnxruntime.SessionOptions | None, providers: object) -> int:
+    """How many runs keep all processors busy; one where something else than processors runs the model."""
+    from inferlite import _core  # noqa: PLC0415 - there only with the native back end
+
+    threads = 0 if session_options is None else session_options.intra_op_num_threads
+    if threads < 1 or providers not in (None, ["CPUExecutionProvider"]):
+        return 1
+    return max(1, _core.available_threads() // threads)
 
 
 def _random_node(backend: _backend.Backend, source: str | bytes) -> str | None:

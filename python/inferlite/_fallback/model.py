@@ -117,6 +117,7 @@ class Model:
         *,
         outputs: Sequence[str] | str | None = None,
         timeout: float | None = None,
+        priority: int | None = None,
         **named: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401 - the model decides
         """Run the model; calling the model does the same.
@@ -128,6 +129,7 @@ class Model:
             outputs: The names of the outputs to compute, or one name; None for all.
             timeout: How many seconds the answer may take; None for as long as it takes. With one, the run is another
                 thread's, which copies the inputs.
+            priority: An integer, which says nothing where calls are not batched.
             **named: The inputs by name, instead of a mapping.
 
         Returns:
@@ -146,6 +148,8 @@ class Model:
             >>> score = model(a=a, b=b, outputs=["score"])  # doctest: +SKIP
         """
         seconds = checks.timeout(timeout)
+        if priority is not None:
+            checks.priority(priority)
         call = self._call(inputs, outputs, named)
         if seconds is None:
             return call.answer()
@@ -161,6 +165,7 @@ class Model:
         *,
         outputs: Sequence[str] | str | None = None,
         timeout: float | None = None,
+        priority: int | None = None,
         **named: Any,  # noqa: ANN401
     ) -> Coroutine[Any, Any, Any]:
         """Run the model for an event loop, which goes on meanwhile: `y = await model.apredict(x)`.
@@ -171,6 +176,7 @@ class Model:
             inputs: As for `predict`.
             outputs: As for `predict`.
             timeout: As for `predict`.
+            priority: As for `predict`.
             **named: As for `predict`.
 
         Returns:
@@ -179,6 +185,8 @@ class Model:
         """
         try:
             seconds = checks.timeout(timeout)
+            if priority is not None:
+                checks.priority(priority)
             call = self._call(inputs, outputs, named)
             kept = call.kept()
             if kept is not None:
@@ -253,8 +261,12 @@ class Model:
     def _check_example(self, example: Any) -> None:  # noqa: ANN401
         self._reader.feed(example, {})
 
-    def close(self) -> None:
-        """Give the model's memory back once the calls under way have ended; later calls raise ModelClosedError."""
+    def close(self, *, cancel: bool = False) -> None:  # noqa: ARG002 - there are no batches to wait for
+        """Give the model's memory back once the calls under way have ended; later calls raise ModelClosedError.
+
+        Args:
+            cancel: Whether calls that wait for a batch end with ModelClosedError, instead of being answered still.
+        """
         self._session = None
         self._threads.close()
 

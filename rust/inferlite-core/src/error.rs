@@ -44,6 +44,10 @@ pub enum ErrorKind {
     DeadlineExceeded,
     /// Too many calls wait already.
     QueueFull,
+    /// The model takes no more calls.
+    Closed,
+    /// Whoever waited has been told to wait no longer.
+    Interrupted,
 }
 
 impl ErrorKind {
@@ -66,7 +70,34 @@ impl ErrorKind {
             Self::ModelRequiresCompilation => Some((13, "MODEL_REQUIRES_COMPILATION")),
             Self::NotFound => Some((14, "NOT_FOUND")),
             Self::DeviceReset => Some((15, "DEVICE_RESET")),
-            Self::RuntimeUnavailable | Self::DeadlineExceeded | Self::QueueFull => None,
+            Self::RuntimeUnavailable | Self::DeadlineExceeded | Self::QueueFull | Self::Closed | Self::Interrupted => {
+                None
+            }
+        }
+    }
+
+    /// Whether this is about the turn of one caller, and says nothing about the answer to others who ask the same.
+    #[must_use]
+    pub fn is_of_one_caller(self) -> bool {
+        match self {
+            Self::DeadlineExceeded | Self::QueueFull | Self::Interrupted => true,
+            Self::Fail
+            | Self::InvalidArgument
+            | Self::NoSuchFile
+            | Self::NoModel
+            | Self::EngineError
+            | Self::RuntimeException
+            | Self::InvalidProtobuf
+            | Self::ModelLoaded
+            | Self::NotImplemented
+            | Self::InvalidGraph
+            | Self::ExecutionProviderFail
+            | Self::ModelLoadCanceled
+            | Self::ModelRequiresCompilation
+            | Self::NotFound
+            | Self::DeviceReset
+            | Self::RuntimeUnavailable
+            | Self::Closed => false,
         }
     }
 

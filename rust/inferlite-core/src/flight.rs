@@ -4,7 +4,7 @@
 //! it; when the last one leaves, the run is told to end, if it is one that can be told.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -12,6 +12,7 @@ use hashbrown::HashTable;
 use crate::cache::{Entry, Key};
 use crate::error::Error;
 use crate::runtime::ort::RunOptions;
+use crate::sync::{Condvar, Mutex, locked, wait_for};
 
 /// The computations under way that can be joined.
 #[derive(Debug, Default)]
@@ -36,7 +37,52 @@ struct State {
     is_deserted: bool,
     /// What ends the run, where it is one that can be ended.
     options: Option<Arc<RunOptions>>,
-    wakers: Vec<Box<dyn FnOnce() + Send>>,
+    wakers: Vec<Waker>,
+    /// Whether the thread in the first seat is to lead the batch that it waits for.
+    is_called: bool,
+}
+
+/// Whoever is told of the ends of many computations, once for all those that end together.
+pub trait Audience: Send + Sync {
+    /// These have ended; called from the thread that has computed them.
+    fn ended(&self, tokens: &[u64]);
+}
+
+/// What happens when a computation has ended.
+pub(crate) enum Waker {
+    /// This is called.
+    Once(Box<dyn FnOnce() + Send>),
+    /// Somebody is told, with what they call the computation.
+    Audience(Arc<dyn Audience>, u64),
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Once(_) => f.write_str("Once"),
+            Self::Audience(_, token) => f.debug_tuple("Audience").field(token).finish(),
+        }
+    }
+}
+
+/// Wakes whoever waits for what has ended, an audience once for all of it.
+pub(crate) fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    let mut audiences: Vec<(Arc<dyn Audience>, Vec<u64>)> = Vec::new();
+    for waker in wakers {
+        match waker {
+            Waker::Once(wake) => wake(),
+            Waker::Audience(audience, token) => {
+                let known = audiences.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &audience));
+                match known {
+                    Some((_, tokens)) => tokens.push(token),
+                    None => audiences.push((audience, vec![token])),
+                }
+            }
+        }
+    }
+    for (audience, tokens) in audiences {
+        audience.ended(&tokens);
+    }
 }
 
 /// How a computation ended, for those who waited.
@@ -59,16 +105,33 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Seat(Arc<Flight>);
 
+/// What a thread that stands in line is woken for.
+#[derive(Debug)]
+pub(crate) enum Woken {
+    /// It has ended.
+    Ended(Ending),
+    /// The thread is to lead the batch of which its computation is a part.
+    Called,
+}
+
+/// A thread that is called, to be woken.
+#[derive(Debug)]
+pub(crate) struct Called(Arc<Flight>);
+
+impl Called {
+    /// Wakes it.
+    pub(crate) fn wake(self) {
+        self.0.has_ended.notify_all();
+    }
+}
+
 /// Whoever computes; dropped without a word, the others start anew.
 #[derive(Debug)]
 pub(crate) struct Leader {
     flights: Option<Arc<Flights>>,
     flight: Arc<Flight>,
     ending: Ending,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    has_ended: bool,
 }
 
 impl fmt::Debug for State {
@@ -99,7 +162,7 @@ impl Flights {
         Role::Lead(leader, seat)
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "shuttle")))]
     pub(crate) fn len(&self) -> usize {
         locked(&self.0).len()
     }
@@ -131,6 +194,7 @@ impl Leader {
             flights,
             flight: flight.clone(),
             ending: Ending::Abandoned,
+            has_ended: false,
         };
         (leader, Seat(flight))
     }
@@ -150,14 +214,35 @@ impl Leader {
         locked(&self.flight.state).is_deserted
     }
 
+    /// Calls the one who waits to lead the batch, if it is still there.
+    ///
+    /// Only for a computation that nobody else can join.
+    pub(crate) fn call(&self) -> Option<Called> {
+        let mut state = locked(&self.flight.state);
+        if state.is_deserted {
+            return None;
+        }
+        state.is_called = true;
+        Some(Called(self.flight.clone()))
+    }
+
     /// Tells those who wait.
     pub(crate) fn end(mut self, ending: Ending) {
         self.ending = ending;
     }
-}
 
-impl Drop for Leader {
-    fn drop(&mut self) {
+    /// Tells those who wait, and gives back whom else to wake.
+    pub(crate) fn end_quietly(mut self, ending: Ending) -> Vec<Waker> {
+        self.ending = ending;
+        self.finish()
+    }
+
+    /// Does all that is to be done at the end, once; what is left to do is to wake these.
+    fn finish(&mut self) -> Vec<Waker> {
+        if self.has_ended {
+            return Vec::new();
+        }
+        self.has_ended = true;
         // Off the list first: whoever comes now looks into the store, or leads.
         if let (Some(flights), Some(key)) = (&self.flights, &self.flight.key) {
             let mut flights = locked(&flights.0);
@@ -173,9 +258,13 @@ impl Drop for Leader {
         if sleepers > 0 {
             self.flight.has_ended.notify_all();
         }
-        for wake in wakers {
-            wake();
-        }
+        wakers
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        wake(self.finish());
     }
 }
 
@@ -197,23 +286,41 @@ impl Seat {
     pub(crate) fn wait(&self, at_most: Duration) -> Option<Ending> {
         let mut state = locked(&self.0.state);
         state.sleepers += 1;
-        let (mut state, _) = self
-            .0
-            .has_ended
-            .wait_timeout_while(state, at_most, |state| state.ending.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = wait_for(&self.0.has_ended, state, at_most, |state| state.ending.is_none());
         state.sleepers -= 1;
         Self::take(&mut state)
     }
 
-    /// Calls `wake` once it has ended: from the thread that leads, or at once.
-    pub(crate) fn when_ended(&self, wake: Box<dyn FnOnce() + Send>) {
+    /// The same for a thread that may be called to lead meanwhile, which comes first.
+    pub(crate) fn stand(&self, at_most: Duration) -> Option<Woken> {
+        let mut state = locked(&self.0.state);
+        state.sleepers += 1;
+        let mut state = wait_for(&self.0.has_ended, state, at_most, |state| {
+            state.ending.is_none() && !state.is_called
+        });
+        state.sleepers -= 1;
+        if std::mem::take(&mut state.is_called) {
+            return Some(Woken::Called);
+        }
+        Self::take(&mut state).map(Woken::Ended)
+    }
+
+    /// Leaves; whether the thread has been called to lead, so that somebody else has to.
+    pub(crate) fn leave(self) -> bool {
+        let flight = self.0.clone();
+        drop(self);
+        // Nobody calls a thread that has left.
+        std::mem::take(&mut locked(&flight.state).is_called)
+    }
+
+    /// Wakes somebody once it has ended: from the thread that leads, or at once.
+    pub(crate) fn when_ended(&self, waker: Waker) {
         let mut state = locked(&self.0.state);
         if state.ending.is_none() {
-            state.wakers.push(wake);
+            state.wakers.push(waker);
         } else {
             drop(state);
-            wake();
+            wake([waker]);
         }
     }
 }
@@ -236,7 +343,7 @@ impl Drop for Seat {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "shuttle")))]
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
@@ -272,9 +379,9 @@ mod tests {
         let woken = Arc::<AtomicUsize>::default();
         for seat in &seats {
             let woken = woken.clone();
-            seat.when_ended(Box::new(move || {
+            seat.when_ended(Waker::Once(Box::new(move || {
                 woken.fetch_add(1, Ordering::Relaxed);
-            }));
+            })));
         }
         std::thread::scope(|scope| {
             let waiting: Vec<_> = seats.iter().map(|seat| scope.spawn(|| seat.wait(LONG))).collect();
@@ -286,9 +393,9 @@ mod tests {
         });
         assert_eq!((flights.len(), woken.load(Ordering::Relaxed)), (0, 4));
         let late = woken.clone();
-        seats[0].when_ended(Box::new(move || {
+        seats[0].when_ended(Waker::Once(Box::new(move || {
             late.fetch_add(1, Ordering::Relaxed);
-        }));
+        })));
         assert_eq!(woken.load(Ordering::Relaxed), 5);
     }
 
@@ -340,6 +447,39 @@ mod tests {
         let seat = wait(&flights, &key(1));
         second.end(Ending::Error(Error::new(ErrorKind::Fail, "as told")));
         assert!(matches!(seat.wait(LONG), Some(Ending::Error(_))));
+    }
+
+    #[test]
+    fn an_audience_is_told_once_of_what_ends_together() {
+        #[derive(Default)]
+        struct Listener(std::sync::Mutex<Vec<Vec<u64>>>);
+        impl Audience for Listener {
+            fn ended(&self, tokens: &[u64]) {
+                self.0.lock().expect("no panic").push(tokens.to_vec());
+            }
+        }
+        let listener = Arc::<Listener>::default();
+        let (leaders, _seats): (Vec<Leader>, Vec<Seat>) = (0..3)
+            .map(|token| {
+                let (leader, seat) = Leader::alone();
+                seat.when_ended(Waker::Audience(listener.clone(), token));
+                (leader, seat)
+            })
+            .unzip();
+        let error = Ending::Error(Error::new(ErrorKind::Fail, "as told"));
+        wake(leaders.into_iter().flat_map(|leader| leader.end_quietly(error.clone())));
+        assert_eq!(*listener.0.lock().expect("no panic"), [vec![0, 1, 2]]);
+    }
+
+    #[test]
+    fn whoever_is_called_and_leaves_says_so_and_nobody_calls_one_who_has_left() {
+        let (leader, seat) = Leader::alone();
+        leader.call().expect("it is there").wake();
+        assert!(matches!(seat.stand(LONG), Some(Woken::Called)));
+        assert!(seat.stand(Duration::ZERO).is_none());
+        leader.call().expect("it is there").wake();
+        assert!(seat.leave());
+        assert!(leader.call().is_none());
     }
 
     #[test]

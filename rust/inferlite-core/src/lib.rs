@@ -3,6 +3,7 @@
 //! Nothing here names Python, an HTTP server or an async runtime. A caller builds [`Feed`]s over memory it keeps
 //! alive, hands them to a [`Model`], and receives [`Value`]s that own what they point to.
 
+pub mod batch;
 pub mod cache;
 pub mod clock;
 pub mod error;
@@ -15,6 +16,7 @@ mod question;
 pub mod rows;
 pub mod runtime;
 pub mod stats;
+mod sync;
 pub mod tensor;
 pub mod threads;
 pub mod ticket;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::batch::{BatchSettings, BatchSummary, Batcher, Terms};
 use crate::cache::{Entry, Found, Missed, MissingRows, PredictionCache, SmallTensor};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -13,7 +14,7 @@ use crate::flight::{Ending, Leader};
 use crate::fork::PerProcess;
 use crate::pace::{BRIEF, Pace, QUICK, SHORT_WINDOW, WINDOW, Workload};
 use crate::question::Question;
-use crate::rows::BatchAxes;
+use crate::rows::{BatchAxes, Measured};
 use crate::runtime::ort::RunOptions;
 use crate::runtime::{Answer, Call, Engine, Input, Outputs, Signature};
 use crate::stats::CallStats;
@@ -29,6 +30,8 @@ pub struct Model {
     cache: Option<PerProcess<PredictionCache>>,
     /// Where answers are kept by the row: the axes of the rows.
     rows: OnceLock<BatchAxes>,
+    /// Combines calls, where they are batched.
+    batcher: OnceLock<PerProcess<Batcher>>,
     pace: Pace,
     /// Which runs are so short that an event loop may as well wait for them.
     patience: Pace,
@@ -53,6 +56,7 @@ impl Model {
             stats,
             cache: None,
             rows: OnceLock::new(),
+            batcher: OnceLock::new(),
             pace: Pace::new(QUICK, WINDOW),
             patience: Pace::new(BRIEF, SHORT_WINDOW),
             is_straight_line,
@@ -67,6 +71,13 @@ impl Model {
     #[must_use]
     pub fn with_cache(mut self, cache: PerProcess<PredictionCache>) -> Self {
         self.cache = Some(cache);
+        self
+    }
+
+    /// The same model, whose deadlines go by another clock.
+    #[cfg(test)]
+    pub(crate) fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
         self
     }
 
@@ -116,7 +127,7 @@ impl Model {
     pub fn run(&self, call: &Call<'_>) -> Result<Answer<'_>> {
         match self.look_up(call) {
             Ok(found) => Ok(found.into()),
-            Err(missed) => self.compute(call, missed, &|| Ok(())),
+            Err(missed) => self.compute(call, missed, &Terms::default(), &|| Ok(())),
         }
     }
 
@@ -164,21 +175,29 @@ impl Model {
         }
     }
 
-    /// The answer to a call that is not kept; may wait for another caller's run of the same call, and asks `check`
-    /// every 50 ms meanwhile whether to go on.
+    /// The answer to a call that is not kept; may wait for another caller's run of the same call, or for company in a
+    /// batch, and asks `check` every 50 ms meanwhile whether to go on.
     #[inline]
-    pub fn compute(&self, call: &Call<'_>, missed: Missed, check: &dyn Fn() -> Result<()>) -> Result<Answer<'_>> {
+    pub fn compute(
+        &self,
+        call: &Call<'_>,
+        missed: Missed,
+        terms: &Terms,
+        check: &dyn Fn() -> Result<()>,
+    ) -> Result<Answer<'_>> {
         let (key, cache) = match (missed, self.cache()) {
             (Missed::Call(key), Some(cache)) => (key, cache),
             (Missed::Rows(missing), Some(cache)) => {
-                return self.compute_rows(call, *missing, cache).map(Answer::Computed);
+                return self
+                    .compute_rows(call, *missing, cache, terms, check)
+                    .map(Answer::Computed);
             }
-            _ => return self.run_engine(call).map(Answer::Computed),
+            _ => return self.run_engine(call, terms, check).map(Answer::Computed),
         };
         let has_run = Cell::new(false);
         let answer = cache.compute(call, key, check, |call| {
             has_run.set(true);
-            self.run_engine(call)
+            self.run_engine(call, terms, check)
         })?;
         if !has_run.get() {
             self.count_answered(call);
@@ -191,18 +210,34 @@ impl Model {
     /// The inputs are copied, and the run is another thread's.
     ///
     /// # Errors
-    /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) if too many calls wait for a thread already.
-    pub fn begin(self: &Arc<Self>, call: &Call<'_>, missed: Missed) -> Result<Ticket> {
-        let question = match (missed, self.cache()) {
+    /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) if too many calls wait already.
+    pub fn begin(self: &Arc<Self>, call: &Call<'_>, missed: Missed, terms: Terms) -> Result<Ticket> {
+        Ticket::new(self.clone(), self.question(call, missed), terms)
+    }
+
+    /// Begins many calls that are not kept at once, so that those which may share a batch do.
+    ///
+    /// With `leads_brief_ones`, this thread runs a batch itself that is over before another thread would have begun it.
+    pub fn begin_all<'c>(
+        self: &Arc<Self>,
+        calls: impl IntoIterator<Item = (&'c Call<'c>, Missed, Terms)>,
+        leads_brief_ones: bool,
+    ) -> Vec<Result<Ticket>> {
+        let questions = calls.into_iter();
+        let questions = questions.map(|(call, missed, terms)| (self.question(call, missed), terms));
+        Ticket::all(self, questions, leads_brief_ones)
+    }
+
+    fn question(&self, call: &Call<'_>, missed: Missed) -> Question {
+        match (missed, self.cache()) {
             (Missed::Call(key), Some(cache)) => cache.question(call, key).0,
             (Missed::Rows(missing), _) => Question::of_rows(call, missing),
             _ => Question::copied(call),
-        };
-        Ticket::new(self.clone(), question)
+        }
     }
 
     /// Computes what a leader has begun, for whoever waits for it.
-    pub(crate) fn lead(&self, leader: Leader, question: &Question) {
+    pub(crate) fn lead(&self, leader: Leader, question: &Question, terms: &Terms) {
         let options = match self.engine.options_to_end() {
             Ok(options) => options.map(Arc::new),
             Err(error) => return leader.end(Ending::Error(error)),
@@ -214,36 +249,67 @@ impl Model {
             return;
         }
         let kept = self.cache().zip(question.key());
-        if let Some((cache, key)) = kept {
-            if let Some(entry) = cache.fetch(key) {
-                return leader.end(Ending::Answer(entry));
-            }
-            cache.count_miss();
+        if let Some((cache, key)) = kept
+            && let Some(entry) = cache.fetch(key)
+        {
+            return leader.end(Ending::Answer(entry));
         }
+        self.count_computed(question);
         let call = question.call(options.as_deref());
         let _detached = self.detach(self.workload(&call));
-        let computed = catch_unwind(AssertUnwindSafe(|| match (question.take_rows(), self.cache()) {
-            (Some(missing), Some(cache)) => self.compute_rows(&call, *missing, cache),
-            _ => self.run_engine(&call),
-        }));
-        let ending = match computed {
-            Err(_) => Ending::Error(Error::new(ErrorKind::RuntimeException, "the engine panicked")),
-            // It was told to end: whoever has come since asks anew.
-            Ok(Err(_)) if leader.is_deserted() => Ending::Abandoned,
-            Ok(Err(error)) => Ending::Error(error),
-            Ok(Ok(outputs)) => Ending::Answer(match kept {
-                Some((cache, key)) => cache.keep(key, &outputs),
-                None => Arc::new(Entry::unkept(outputs.into_values())),
-            }),
+        let check = || {
+            if leader.is_deserted() {
+                return Err(Error::new(ErrorKind::Interrupted, "nobody waits for the answer"));
+            }
+            Ok(())
         };
+        let computed = catch_unwind(AssertUnwindSafe(|| match (question.take_rows(), self.cache()) {
+            (Some(missing), Some(cache)) => self.compute_rows(&call, *missing, cache, terms, &check),
+            _ => self.run_engine(&call, terms, &check),
+        }));
+        let computed = computed.unwrap_or_else(|_| Err(Error::new(ErrorKind::RuntimeException, "the engine panicked")));
+        let ending = self.ending(&leader, question, computed);
         let computed = match &ending {
-            Ending::Answer(entry) => Some(entry.clone()),
-            Ending::Error(_) | Ending::Abandoned => None,
+            Ending::Answer(entry) if kept.is_some() => Some(entry.clone()),
+            Ending::Answer(_) | Ending::Error(_) | Ending::Abandoned => None,
         };
         leader.end(ending);
         // Those who wait have it by now.
-        if let (Some(entry), Some((cache, _))) = (computed, kept) {
-            cache.share(&entry);
+        if let Some(entry) = computed {
+            self.share(&entry);
+        }
+    }
+
+    /// Takes note of a question whose computation begins.
+    pub(crate) fn count_computed(&self, question: &Question) {
+        if let Some((cache, _)) = self.cache().zip(question.key()) {
+            cache.count_miss();
+        }
+    }
+
+    /// What those are told who wait for the answer to a question, which is kept if it is to be.
+    pub(crate) fn ending(&self, leader: &Leader, question: &Question, computed: Result<Outputs<'_>>) -> Ending {
+        let kept = self.cache().zip(question.key());
+        match computed {
+            // It was told to end: whoever has come since asks anew.
+            Err(_) if leader.is_deserted() => Ending::Abandoned,
+            Err(error) => Ending::Error(error),
+            Ok(outputs) => Ending::Answer(match kept {
+                Some((cache, key)) => cache.keep(key, &outputs),
+                None => Arc::new(Entry::unkept(outputs.into_values())),
+            }),
+        }
+    }
+
+    /// Whether answers may be had from other processes, which takes a thread that can wait.
+    pub(crate) fn asks_others(&self) -> bool {
+        self.cache().is_some_and(PredictionCache::has_shared)
+    }
+
+    /// Gives an answer to other processes, where they share a cache.
+    pub(crate) fn share(&self, entry: &Entry) {
+        if let Some(cache) = self.cache() {
+            cache.share(entry);
         }
     }
 
@@ -281,13 +347,31 @@ impl Model {
     }
 
     /// Runs the rows that are missing; the whole batch counts.
-    fn compute_rows(&self, call: &Call<'_>, missing: MissingRows, cache: &PredictionCache) -> Result<Outputs<'_>> {
+    fn compute_rows(
+        &self,
+        call: &Call<'_>,
+        missing: MissingRows,
+        cache: &PredictionCache,
+        terms: &Terms,
+        check: &dyn Fn() -> Result<()>,
+    ) -> Result<Outputs<'_>> {
         let Some(axes) = self.rows.get() else {
-            return self.run_engine(call);
+            return self.run_engine(call, terms, check);
         };
         let rows = self.rows(call);
         cache.compute_rows(call, axes, self.signature(), missing, |feeds| {
-            self.run_counted(&Call { feeds, ..*call }, || rows)
+            let missing = Call { feeds, ..*call };
+            let Some(batcher) = self.batcher() else {
+                return self.run_counted(&missing, || rows);
+            };
+            let outputs = batcher.run(self, &missing, terms, check)?;
+            // The rows that were kept count as well; the batch has counted the others.
+            if let Some(stats) = &self.stats {
+                stats
+                    .rows
+                    .fetch_add(rows.saturating_sub(self.rows(&missing)), Ordering::Relaxed);
+            }
+            Ok(outputs)
         })
     }
 
@@ -299,8 +383,85 @@ impl Model {
     }
 
     #[inline]
-    fn run_engine(&self, call: &Call<'_>) -> Result<Outputs<'_>> {
+    fn run_engine(&self, call: &Call<'_>, terms: &Terms, check: &dyn Fn() -> Result<()>) -> Result<Outputs<'_>> {
+        match self.batcher() {
+            None => self.run_by_itself(call),
+            Some(batcher) => batcher.run(self, call, terms, check),
+        }
+    }
+
+    /// Runs a call on this thread, in no company.
+    #[inline]
+    pub(crate) fn run_by_itself(&self, call: &Call<'_>) -> Result<Outputs<'_>> {
         self.run_counted(call, || self.rows(call))
+    }
+
+    /// Runs calls, each of so many rows, that were put together to one.
+    pub(crate) fn run_together(&self, call: &Call<'_>, rows: &[usize]) -> Result<Outputs<'_>> {
+        let _detached = self.detach(self.workload(call));
+        let start = Instant::now();
+        let outputs = self.engine.run(call)?;
+        let took = start.elapsed();
+        // The pace of batches stays unknown: there are too many sizes of them for those of calls to keep their slots.
+        if let Some(stats) = &self.stats {
+            for _ in rows {
+                stats.latency.record(took);
+            }
+            if self.has_dynamic_rows {
+                stats
+                    .rows
+                    .fetch_add(rows.iter().sum::<usize>() as u64, Ordering::Relaxed);
+            } else {
+                stats.rows.fetch_add(rows.len() as u64, Ordering::Relaxed);
+            }
+        }
+        Ok(outputs)
+    }
+
+    /// The answer to a call on this thread, if it is to be had without standing in line.
+    #[inline]
+    pub fn compute_at_once(&self, call: &Call<'_>) -> Option<Result<Answer<'_>>> {
+        let outputs = match self.batcher() {
+            None => self.run_by_itself(call),
+            Some(batcher) => batcher.run_at_once(self, call)?,
+        };
+        Some(outputs.map(Answer::Computed))
+    }
+
+    /// Whether a call would run now, in no company and without standing in line.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.batcher().is_none_or(Batcher::is_idle)
+    }
+
+    /// Combines calls from now on; the first settings that are given count.
+    ///
+    /// The rows must be independent ([`crate::rows::establish`]). The number of rows of a batch is chosen by what was
+    /// measured ([`crate::rows::measure`]); without such a number from the user, a model that would gain nothing is not
+    /// batched.
+    pub fn batch_rows(&self, axes: &BatchAxes, settings: BatchSettings, measured: &Measured) {
+        let (axes, clock) = (axes.clone(), self.clock.clone());
+        let times = Batcher::times(&axes, self.signature().outputs.len(), measured);
+        let make = move || Batcher::new(axes.clone(), settings, &times, clock.clone());
+        let _ = self.batcher.set(PerProcess::new(make));
+    }
+
+    #[inline]
+    pub(crate) fn batcher(&self) -> Option<&Batcher> {
+        self.batcher.get().map(PerProcess::get)
+    }
+
+    /// What has been counted of batches, where calls are batched.
+    #[must_use]
+    pub fn batch_summary(&self) -> Option<BatchSummary> {
+        self.batcher().map(Batcher::summary)
+    }
+
+    /// Takes no more calls for batches: those who wait are served, or with `cancels` told that the model is closed.
+    pub fn close(&self, cancels: bool) {
+        if let Some(batcher) = self.batcher() {
+            batcher.close(cancels);
+        }
     }
 
     #[inline]
@@ -632,7 +793,7 @@ mod tests {
     fn begin(model: &Arc<Model>, count: i64) -> Ticket {
         with_rows(count, |call| {
             let lookup = model.look_up(call).expect_err("it is not kept");
-            model.begin(call, lookup).expect("there is room")
+            model.begin(call, lookup, Terms::default()).expect("there is room")
         })
     }
 

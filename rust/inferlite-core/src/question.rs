@@ -52,6 +52,11 @@ impl Question {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Whether there are rows to compute, where answers are kept by the row.
+    pub(crate) fn has_rows(&self) -> bool {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// What a key stands for: small inputs are in it; large ones are copied, and keyed again, since their bytes may have
     /// changed since they were looked up, and change back.
     pub(crate) fn of_key(call: &Call<'_>, key: Arc<Key>, keyer: &Keyer) -> (Self, Arc<Key>) {

@@ -77,11 +77,18 @@ impl Latency {
     /// What has been recorded so far.
     #[must_use]
     pub fn summary(&self) -> LatencySummary {
-        let counts: Vec<u64> = self
+        self.summary_with(0)
+    }
+
+    /// The same as if a duration of nothing at all had been recorded so many times more.
+    #[must_use]
+    pub fn summary_with(&self, zeros: u64) -> LatencySummary {
+        let mut counts: Vec<u64> = self
             .buckets
             .iter()
             .map(|bucket| bucket.load(Ordering::Relaxed))
             .collect();
+        counts[0] += zeros;
         let count: u64 = counts.iter().sum();
         if count == 0 {
             return LatencySummary::default();
@@ -126,6 +133,18 @@ mod tests {
     #[test]
     fn an_empty_histogram_says_zero() {
         assert_eq!(Latency::default().summary(), LatencySummary::default());
+    }
+
+    #[test]
+    fn what_took_no_time_counts_without_being_recorded() {
+        let latency = Latency::default();
+        latency.record(Duration::from_micros(8));
+        let summary = latency.summary_with(3);
+        assert_eq!((summary.count, summary.p50), (4, Duration::ZERO));
+        assert_eq!(
+            (summary.mean, summary.max),
+            (Duration::from_micros(2), Duration::from_micros(8))
+        );
     }
 
     #[test]

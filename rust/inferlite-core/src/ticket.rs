@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::batch::{Request, Terms};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flight::{Ending, Leader, Role, Seat};
+use crate::flight::{Ending, Leader, Role, Seat, Waker};
 use crate::model::Model;
 use crate::question::Question;
 use crate::runtime::Answer;
+
+pub use crate::flight::Audience;
 
 /// How long a caller waits before it looks whether it should go on.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
@@ -17,6 +20,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
 pub struct Ticket {
     model: Arc<Model>,
     question: Arc<Question>,
+    terms: Terms,
     seat: Seat,
     /// Whether another caller's computation answers.
     has_joined: bool,
@@ -24,15 +28,84 @@ pub struct Ticket {
 
 impl Ticket {
     /// Joins the computation of a question, or has it begin on another thread.
-    pub(crate) fn new(model: Arc<Model>, question: Question) -> Result<Self> {
-        let question = Arc::new(question);
-        let (seat, has_joined) = begin(&model, &question)?;
-        Ok(Self {
+    pub(crate) fn new(model: Arc<Model>, question: Question, terms: Terms) -> Result<Self> {
+        let (mut ticket, leader) = Self::join(model, Arc::new(question), terms);
+        ticket.send(leader)?;
+        Ok(ticket)
+    }
+
+    /// The same for many questions at once, which may share batches.
+    pub(crate) fn all(
+        model: &Arc<Model>,
+        questions: impl Iterator<Item = (Question, Terms)>,
+        leads_brief_ones: bool,
+    ) -> Vec<Result<Self>> {
+        let mut requests = Vec::new();
+        let tickets = questions.map(|(question, terms)| {
+            let (mut ticket, leader) = Self::join(model.clone(), Arc::new(question), terms);
+            let requested = match leader {
+                Some(leader) if ticket.is_batched() => {
+                    requests.push(ticket.request(leader));
+                    Ok(true)
+                }
+                leader => ticket.send(leader).map(|()| false),
+            };
+            requested.map(|is_requested| (ticket, is_requested))
+        });
+        let tickets: Vec<_> = tickets.collect();
+        let submitted = match model.batcher() {
+            Some(batcher) => batcher.submit(model, requests, leads_brief_ones),
+            None => Vec::new(),
+        };
+        let mut submitted = submitted.into_iter();
+        let mut settle = |(ticket, is_requested): (Self, bool)| {
+            let result = if is_requested { submitted.next() } else { None };
+            result.unwrap_or(Ok(())).map(|()| ticket)
+        };
+        tickets.into_iter().map(|ticket| ticket.and_then(&mut settle)).collect()
+    }
+
+    /// A place in the computation of a question, which is led by whoever is given a leader.
+    fn join(model: Arc<Model>, question: Arc<Question>, terms: Terms) -> (Self, Option<Leader>) {
+        let (leader, seat) = take_seat(&model, &question);
+        let ticket = Self {
             model,
             question,
+            terms,
             seat,
-            has_joined,
-        })
+            has_joined: leader.is_none(),
+        };
+        (ticket, leader)
+    }
+
+    /// Whether the question goes to the batcher as it is.
+    ///
+    /// What is kept by the row, or may be had from another process, takes a thread that can wait.
+    fn is_batched(&self) -> bool {
+        self.model.batcher().is_some() && !self.question.has_rows() && !self.model.asks_others()
+    }
+
+    fn request(&self, leader: Leader) -> Request {
+        Request {
+            question: self.question.clone(),
+            leader,
+            terms: self.terms,
+        }
+    }
+
+    /// Has the computation of a leader begin.
+    fn send(&mut self, leader: Option<Leader>) -> Result<()> {
+        let Some(leader) = leader else { return Ok(()) };
+        if self.is_batched()
+            && let Some(batcher) = self.model.batcher()
+        {
+            let submitted = batcher.submit(&self.model, [self.request(leader)], false);
+            return submitted.into_iter().collect();
+        }
+        let (model, question, terms) = (self.model.clone(), self.question.clone(), self.terms);
+        self.model
+            .workers()
+            .spawn(move || model.lead(leader, &question, &terms))
     }
 
     /// The answer, if it is there; `None` while it is not, or if it must be asked for anew, which this does.
@@ -52,7 +125,10 @@ impl Ticket {
             Ending::Answer(entry) => Ok(Some(Answer::of(entry))),
             Ending::Error(error) => Err(error),
             Ending::Abandoned => {
-                (self.seat, self.has_joined) = begin(&self.model, &self.question)?;
+                let (leader, seat) = take_seat(&self.model, &self.question);
+                self.seat = seat;
+                self.has_joined = leader.is_none();
+                self.send(leader)?;
                 Ok(None)
             }
         }
@@ -88,29 +164,30 @@ impl Ticket {
 
     /// Calls `wake` once [`Ticket::answer`] has something to say: from whichever thread computes it, or at once.
     pub fn when_ended(&self, wake: Box<dyn FnOnce() + Send>) {
-        self.seat.when_ended(wake);
+        self.seat.when_ended(Waker::Once(wake));
+    }
+
+    /// Tells an audience once [`Ticket::answer`] has something to say, together with all else that ends then.
+    pub fn tell(&self, audience: Arc<dyn Audience>, token: u64) {
+        self.seat.when_ended(Waker::Audience(audience, token));
     }
 }
 
-/// A place in the computation of a question, and whether another caller's answers it.
-fn begin(model: &Arc<Model>, question: &Arc<Question>) -> Result<(Seat, bool)> {
+/// A seat in the computation of a question, and its leader if nobody leads it yet.
+fn take_seat(model: &Arc<Model>, question: &Arc<Question>) -> (Option<Leader>, Seat) {
     let (leader, seat) = match (model.cache(), question.key()) {
         (Some(cache), Some(key)) => match cache.join(key) {
-            Role::Wait(seat) => return Ok((seat, true)),
+            Role::Wait(seat) => return (None, seat),
             Role::Lead(leader, seat) => {
                 // Its computation may have ended between the look-up and now.
                 if let Some(entry) = cache.find(key) {
                     leader.end(Ending::Answer(entry));
-                    return Ok((seat, true));
+                    return (None, seat);
                 }
                 (leader, seat)
             }
         },
         _ => Leader::alone(),
     };
-    let (model_there, question_there) = (model.clone(), question.clone());
-    model
-        .workers()
-        .spawn(move || model_there.lead(leader, &question_there))?;
-    Ok((seat, false))
+    (Some(leader), seat)
 }

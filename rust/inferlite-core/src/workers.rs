@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::{Builder, Condvar, Mutex, MutexGuard, locked};
 use crate::threads;
 
 /// How many runs may wait for a thread.
@@ -46,19 +47,13 @@ impl fmt::Debug for Workers {
 
 impl Default for Workers {
     fn default() -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                state: Mutex::default(),
-                has_changed: Condvar::new(),
-            }),
-            max_threads: threads::available(),
-        }
+        Self::with_threads(threads::available())
     }
 }
 
 impl Shared {
     fn locked(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// The next job; `None` once there is none and none will come.
@@ -80,6 +75,17 @@ impl Shared {
 }
 
 impl Workers {
+    /// At most so many threads.
+    pub(crate) fn with_threads(max_threads: usize) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::default(),
+                has_changed: Condvar::new(),
+            }),
+            max_threads,
+        }
+    }
+
     /// Has a job done on another thread.
     ///
     /// # Errors
@@ -98,14 +104,12 @@ impl Workers {
             return Ok(());
         }
         let shared = self.shared.clone();
-        let started = std::thread::Builder::new()
-            .name("inferlite-worker".into())
-            .spawn(move || {
-                while let Some(job) = shared.next() {
-                    // A job says itself how it ended; the thread goes on.
-                    let _ = catch_unwind(AssertUnwindSafe(job));
-                }
-            });
+        let started = Builder::new().name("inferlite-worker".into()).spawn(move || {
+            while let Some(job) = shared.next() {
+                // A job says itself how it ended; the thread goes on.
+                let _ = catch_unwind(AssertUnwindSafe(job));
+            }
+        });
         match started {
             Ok(_) => state.threads += 1,
             // The threads that are there will come to it.
@@ -129,7 +133,7 @@ impl Drop for Workers {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "shuttle")))]
 mod tests {
     use super::*;
     use std::sync::mpsc;

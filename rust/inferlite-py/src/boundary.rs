@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use inferlite_core::batch::Terms;
 use inferlite_core::cache::{DIGESTED_BYTES, Missed};
 use inferlite_core::ticket::Ticket;
 use inferlite_core::{Answer, Call, Error, ErrorKind, Model};
@@ -112,7 +113,11 @@ fn class_name(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::ModelRequiresCompilation => "ModelRequiresCompilation",
         ErrorKind::NotFound => "NotFound",
         ErrorKind::DeviceReset => "DeviceReset",
-        ErrorKind::RuntimeUnavailable | ErrorKind::DeadlineExceeded | ErrorKind::QueueFull => return None,
+        ErrorKind::RuntimeUnavailable
+        | ErrorKind::DeadlineExceeded
+        | ErrorKind::QueueFull
+        | ErrorKind::Closed
+        | ErrorKind::Interrupted => return None,
     })
 }
 
@@ -122,6 +127,8 @@ pub(crate) fn own_class(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::RuntimeUnavailable => Some("BackendUnavailableError"),
         ErrorKind::DeadlineExceeded => Some("DeadlineExceededError"),
         ErrorKind::QueueFull => Some("QueueFullError"),
+        ErrorKind::Closed => Some("ModelClosedError"),
+        ErrorKind::Interrupted => Some("InferliteError"),
         ErrorKind::Fail
         | ErrorKind::InvalidArgument
         | ErrorKind::NoSuchFile
@@ -156,6 +163,7 @@ pub(crate) fn run<'m>(
     model: &'m Model,
     may_hold_gil: bool,
     call: &Call<'_>,
+    terms: &Terms,
     pins: &mut Pins<'_>,
     missed: Option<Missed>,
 ) -> Result<Answer<'m>, PyCoreError> {
@@ -170,8 +178,10 @@ pub(crate) fn run<'m>(
     };
     let workload = model.workload(call);
     let waits_for_nobody = matches!(missed, Some(Missed::Skipped));
-    let result = if may_hold_gil && waits_for_nobody && model.is_inline(workload) {
-        model.compute(call, Missed::Skipped, &|| Ok(()))
+    let holds_gil = may_hold_gil && waits_for_nobody && model.is_inline(workload);
+    // Whoever stands in line for a batch has given the GIL away.
+    let result = if let Some(answer) = holds_gil.then(|| model.compute_at_once(call)).flatten() {
+        answer
     } else {
         pins.forbid_resizing()?;
         let interrupt = Mutex::new(None);
@@ -179,7 +189,7 @@ pub(crate) fn run<'m>(
             let _detached = model.detach(workload);
             match missed.map_or_else(|| model.look_up(call), Err) {
                 Ok(found) => Ok(found.into()),
-                Err(missed) => model.compute(call, missed, &|| check_signals(&interrupt)),
+                Err(missed) => model.compute(call, missed, terms, &|| check_signals(&interrupt)),
             }
         });
         if let Some(interrupt) = interrupt.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -202,16 +212,22 @@ pub(crate) fn begin<'m>(
     py: Python<'_>,
     opened: &'m Opened,
     call: &Call<'_>,
+    terms: Terms,
     pins: &mut Pins<'_>,
 ) -> Result<Begun<'m>, PyCoreError> {
     let model = &opened.model;
-    if model.is_brief(model.workload(call)) || gate::is_shut() {
-        return run(py, model, opened.may_hold_gil, call, pins, None).map(Begun::Answered);
+    if (model.is_brief(model.workload(call)) && model.is_free()) || gate::is_shut() {
+        // It is over before the deadline matters.
+        let terms = Terms {
+            deadline: None,
+            ..terms
+        };
+        return run(py, model, opened.may_hold_gil, call, &terms, pins, None).map(Begun::Answered);
     }
     pins.forbid_resizing()?;
     let begun = detach(py, || match model.look_up(call) {
         Ok(found) => Ok(Begun::Answered(found.into())),
-        Err(missed) => model.begin(call, missed).map(Begun::Waiting),
+        Err(missed) => model.begin(call, missed, terms).map(Begun::Waiting),
     })?;
     logging::forward(py)?;
     Ok(begun)
@@ -271,7 +287,7 @@ pub(crate) fn check_signals(interrupt: &Mutex<Option<PyErr>>) -> inferlite_core:
     let raised = Python::try_attach(|py| py.check_signals().err()).flatten();
     let Some(raised) = raised else { return Ok(()) };
     *interrupt.lock().unwrap_or_else(PoisonError::into_inner) = Some(raised);
-    Err(Error::new(ErrorKind::Fail, "interrupted"))
+    Err(Error::new(ErrorKind::Interrupted, "interrupted"))
 }
 
 /// Whether the environment lets runs keep the GIL; asked once per session.

@@ -5,6 +5,7 @@
 )]
 
 mod array;
+mod batching;
 mod bound;
 mod boundary;
 mod closable;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use inferlite_core::batch::Terms;
 use inferlite_core::runtime::ort::OrtEngine;
 use inferlite_core::runtime::{Argument, Dim, Signature};
 use inferlite_core::stats::CallStats;
@@ -19,11 +20,12 @@ use crate::array::Array;
 use crate::boundary::{self, PyCoreError, detach, inferlite_exception, own_class};
 use crate::closable::{Closable, Handle};
 use crate::feed::{Fed, Names};
+use crate::rows::{self, Said, Use};
 use crate::session::{Looked, Opened, describe};
 use crate::settings::{Providers, session_settings, source};
 use crate::ticket::PyTicket;
 use crate::value::{Handing, output_of};
-use crate::{live_cache, logging, rows};
+use crate::{batching, live_cache, logging};
 
 /// A loaded model; `inferlite.load` makes it.
 ///
@@ -44,6 +46,8 @@ pub(crate) struct PyModel {
     reader: PyOnceLock<Py<PyAny>>,
     declared: Signature,
     handing: Handing,
+    /// What `timeout` is where a call does not say, if anything.
+    timeout: PyOnceLock<Py<PyAny>>,
 }
 
 #[pymethods]
@@ -86,6 +90,7 @@ impl PyModel {
             opened: Closable::new(py, opened)?,
             declared,
             reader: PyOnceLock::new(),
+            timeout: PyOnceLock::new(),
         })
     }
 
@@ -123,6 +128,8 @@ impl PyModel {
     ///     outputs: The names of the outputs to compute, or one name; None for all.
     ///     timeout: How many seconds the answer may take; None for as long as it takes. With one, a run that has not
     ///         proven to be short is another thread's, which copies the inputs, and ends early if nobody waits for it.
+    ///     priority: Where calls are batched: those with a higher number leave first, and waiting while a whole batch
+    ///         leaves counts as one. Else nothing.
     ///     **named: The inputs by name, instead of a mapping.
     ///
     /// Returns:
@@ -133,18 +140,21 @@ impl PyModel {
     ///     ModelRunError: A node of the model fails.
     ///     DeadlineExceededError: The answer did not come within `timeout`.
     ///     ModelClosedError: `close()` was called before.
-    #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, **named))]
+    #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, priority = None, **named))]
     pub(crate) fn predict<'py>(
         slf: &Bound<'py, Self>,
         inputs: Option<&Bound<'py, PyAny>>,
         outputs: Option<&Bound<'py, PyAny>>,
         timeout: Option<&Bound<'py, PyAny>>,
+        priority: Option<&Bound<'py, PyAny>>,
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(timeout) = timeout
+        let mut terms = Self::terms(slf, priority)?;
+        if let Some(timeout) = Self::timeout(slf, timeout)
             && let Some(deadline) = Self::deadline(slf, timeout)?
         {
-            return match Self::begin(slf, inputs, outputs, named)? {
+            terms.deadline = Some(deadline);
+            return match Self::begin(slf, inputs, outputs, named, terms)? {
                 (Begun::Answered(object), _) => Ok(object),
                 (Begun::Waiting(ticket), wanted) => {
                     let (this, py) = (slf.get(), slf.py());
@@ -181,20 +191,21 @@ impl PyModel {
         }
         let wanted = wanted.transpose()?;
         let mut answer = opened
-            .run(py, &mut fed, wanted.as_deref(), None, missed)
+            .run(py, &mut fed, wanted.as_deref(), None, &terms, missed)
             .map_err(|error| this.failure(py, error))?;
         this.object(py, &mut answer, wanted.as_deref())
     }
 
-    #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, **named))]
+    #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, priority = None, **named))]
     fn __call__<'py>(
         slf: &Bound<'py, Self>,
         inputs: Option<&Bound<'py, PyAny>>,
         outputs: Option<&Bound<'py, PyAny>>,
         timeout: Option<&Bound<'py, PyAny>>,
+        priority: Option<&Bound<'py, PyAny>>,
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        Self::predict(slf, inputs, outputs, timeout, named)
+        Self::predict(slf, inputs, outputs, timeout, priority, named)
     }
 
     /// Run the model for an event loop, which goes on meanwhile: `y = await model.apredict(x)`.
@@ -208,23 +219,27 @@ impl PyModel {
     ///     inputs: As for `predict`.
     ///     outputs: As for `predict`.
     ///     timeout: As for `predict`.
+    ///     priority: As for `predict`.
     ///     **named: As for `predict`.
     ///
     /// Returns:
     ///     A coroutine of what `predict` returns, which raises what `predict` raises, and QueueFullError where 10,000
-    ///     calls wait for a thread already.
-    #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, **named))]
+    ///     calls wait for a thread already, or as many rows for a batch as may.
+    #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, priority = None, **named))]
     fn apredict<'py>(
         slf: &Bound<'py, Self>,
         inputs: Option<&Bound<'py, PyAny>>,
         outputs: Option<&Bound<'py, PyAny>>,
         timeout: Option<&Bound<'py, PyAny>>,
+        priority: Option<&Bound<'py, PyAny>>,
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
+        let timeout = Self::timeout(slf, timeout);
         let begin = || {
-            let deadline = timeout.map_or(Ok(None), |timeout| Self::deadline(slf, timeout))?;
-            Ok::<_, PyErr>((Self::begin(slf, inputs, outputs, named)?, deadline))
+            let mut terms = Self::terms(slf, priority)?;
+            terms.deadline = timeout.map_or(Ok(None), |timeout| Self::deadline(slf, timeout))?;
+            Ok::<_, PyErr>((Self::begin(slf, inputs, outputs, named, terms)?, terms.deadline))
         };
         let waiting = py.import("inferlite._async")?;
         match begin() {
@@ -253,10 +268,14 @@ impl PyModel {
             .map_or(0, |handle| handle.get().opened().model.hits());
         let rows = this.stats.rows.load(Ordering::Relaxed).wrapping_add(hits);
         let cache = metadata.getattr("cache_stats")?.call1((Self::_cache_summary(slf)?,))?;
+        let batching = match this.opened.get(slf) {
+            Some(handle) => batching::stats(py, &handle.get().opened().model)?,
+            None => None,
+        };
         let answered = this.stats.answered.load(Ordering::Relaxed) + hits;
         metadata
             .getattr("Stats")?
-            .call1((latency.count + answered, rows, latency_object, cache))
+            .call1((latency.count + answered, rows, latency_object, cache, batching))
     }
 
     /// The answers that are kept: an `inferlite.PredictionCache`; None where the model was loaded without `cache=`.
@@ -310,14 +329,15 @@ impl PyModel {
         Ok(opened.invalidate(py, &fed, wanted.as_deref()))
     }
 
-    /// Keeps answers by the row from now on, if the rows are independent.
-    #[pyo3(signature = (declared, example, is_independent))]
-    #[expect(clippy::needless_pass_by_value, reason = "Python hands arguments over")]
-    fn _keep_rows(
+    /// Keeps answers by the row, combines calls, or both from now on, if the rows are independent.
+    #[pyo3(signature = (declared, example, is_independent, are_kept, batching))]
+    fn _use_rows(
         slf: &Bound<'_, Self>,
         declared: Vec<(String, Option<usize>)>,
         example: Option<&Bound<'_, PyAny>>,
         is_independent: Option<bool>,
+        are_kept: bool,
+        batching: Option<batching::Given>,
     ) -> PyResult<()> {
         let (this, py) = (slf.get(), slf.py());
         let handle = Self::open(slf)?;
@@ -325,7 +345,21 @@ impl PyModel {
         let mut fed = example
             .map(|example| this.read(py, opened.signature(), Some(example), None))
             .transpose()?;
-        rows::keep(py, &this.name, opened, &declared, fed.as_mut(), is_independent)
+        let batching = match batching {
+            Some(given) => {
+                if let Some(timeout) = &given.timeout {
+                    let _ = this.timeout.set(py, timeout.clone_ref(py));
+                }
+                Some(given.settings())
+            }
+            None => None,
+        };
+        let said = Said {
+            declared,
+            example: fed.as_mut(),
+            is_independent,
+        };
+        rows::establish(py, &this.name, opened, said, Use { are_kept, batching })
     }
 
     /// Says what is wrong with inputs that were given as an example.
@@ -334,10 +368,17 @@ impl PyModel {
     }
 
     /// Give the model's memory back once the calls under way have ended; later calls raise ModelClosedError.
-    fn close(slf: &Bound<'_, Self>) {
+    ///
+    /// Args:
+    ///     cancel: Whether calls that wait for a batch end with ModelClosedError, instead of being answered still.
+    #[pyo3(signature = (*, cancel = false))]
+    fn close(slf: &Bound<'_, Self>, cancel: bool) {
         if let Some(opened) = slf.get().opened.take(slf) {
             opened.model.count_hits_for_good();
-            detach(slf.py(), || drop(opened));
+            detach(slf.py(), || {
+                opened.model.close(cancel);
+                drop(opened);
+            });
         }
     }
 
@@ -347,7 +388,7 @@ impl PyModel {
 
     #[pyo3(signature = (*_exception))]
     fn __exit__(slf: &Bound<'_, Self>, _exception: &Bound<'_, PyTuple>) {
-        Self::close(slf);
+        Self::close(slf, false);
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> String {
@@ -365,6 +406,28 @@ enum Begun<'py> {
 type Wanted = Option<SmallVec<[usize; 8]>>;
 
 impl PyModel {
+    /// The `timeout` of a call: its own, or that of the model.
+    #[inline]
+    fn timeout<'a, 'py>(
+        slf: &'a Bound<'py, Self>,
+        given: Option<&'a Bound<'py, PyAny>>,
+    ) -> Option<&'a Bound<'py, PyAny>> {
+        given.or_else(|| slf.get().timeout.get(slf.py()).map(|timeout| timeout.bind(slf.py())))
+    }
+
+    /// What a call says of its turn.
+    #[inline]
+    fn terms(slf: &Bound<'_, Self>, priority: Option<&Bound<'_, PyAny>>) -> PyResult<Terms> {
+        let Some(priority) = priority else {
+            return Ok(Terms::default());
+        };
+        let checks = slf.py().import("inferlite._checks")?;
+        Ok(Terms {
+            priority: checks.call_method1("priority", (priority,))?.extract()?,
+            deadline: None,
+        })
+    }
+
     /// The time of the model's clock by which an answer must be there.
     fn deadline(slf: &Bound<'_, Self>, timeout: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
         let seconds = slf
@@ -387,6 +450,7 @@ impl PyModel {
         inputs: Option<&Bound<'py, PyAny>>,
         outputs: Option<&Bound<'py, PyAny>>,
         named: Option<&Bound<'py, PyDict>>,
+        terms: Terms,
     ) -> PyResult<(Begun<'py>, Wanted)> {
         let (this, py) = (slf.get(), slf.py());
         let handle = Self::open(slf)?;
@@ -402,7 +466,7 @@ impl PyModel {
         }
         let wanted = wanted.transpose()?;
         let begun = opened
-            .begin(py, &mut fed, wanted.as_deref())
+            .begin(py, &mut fed, wanted.as_deref(), terms)
             .map_err(|error| this.failure(py, error))?;
         let begun = match begun {
             boundary::Begun::Answered(mut answer) => {
@@ -562,7 +626,11 @@ fn run_error(py: Python<'_>, name: &str, error: PyCoreError) -> PyErr {
         PyCoreError::Python(error) => error,
         PyCoreError::Core(error) => {
             if let Some(class) = own_class(error.kind()) {
-                let message = format!("model `{name}`: {}", error.message());
+                let message = if error.kind() == ErrorKind::Closed {
+                    format!("model `{name}` is closed")
+                } else {
+                    format!("model `{name}`: {}", error.message())
+                };
                 return inferlite_exception(py, class, message).unwrap_or_else(|problem| problem);
             }
             // The runtime calls the arguments of a failing node invalid, too.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use inferlite_core::batch::Terms;
 use inferlite_core::cache::Missed;
 use inferlite_core::runtime::ort::OrtEngine;
 use inferlite_core::runtime::{Argument, Dim, Signature, ValueType};
@@ -16,9 +17,10 @@ use crate::array::Array;
 use crate::bound::PyBoundCall;
 use crate::boundary::{self, PyCoreError, incompatible_arguments, runtime_error};
 use crate::feed::{self, Fed, Names};
+use crate::rows::{self, Said, Use};
 use crate::settings::{Providers, session_settings, source};
 use crate::value::{Handing, list_of};
-use crate::{live_cache, logging, rows, run_options};
+use crate::{live_cache, logging, run_options};
 
 /// A model in ONNX Runtime, called as onnxruntime's own session is.
 #[pyclass(name = "Session", module = "inferlite._core", subclass, frozen, weakref)]
@@ -91,6 +93,7 @@ impl Opened {
         fed: &mut Fed<'_>,
         fetches: Option<&[usize]>,
         options: Option<&inferlite_core::runtime::ort::RunOptions>,
+        terms: &Terms,
         missed: Option<Missed>,
     ) -> Result<Answer<'_>, PyCoreError> {
         let call = Call {
@@ -98,7 +101,7 @@ impl Opened {
             fetches: fetches.unwrap_or(&self.every_output),
             options,
         };
-        boundary::run(py, &self.model, self.may_hold_gil, &call, &mut fed.pins, missed)
+        boundary::run(py, &self.model, self.may_hold_gil, &call, terms, &mut fed.pins, missed)
     }
 }
 
@@ -141,13 +144,14 @@ impl Opened {
         py: Python<'_>,
         fed: &mut Fed<'_>,
         fetches: Option<&[usize]>,
+        terms: Terms,
     ) -> Result<boundary::Begun<'_>, PyCoreError> {
         let call = Call {
             feeds: &fed.feeds,
             fetches: fetches.unwrap_or(&self.every_output),
             options: None,
         };
-        boundary::begin(py, self, &call, &mut fed.pins)
+        boundary::begin(py, self, &call, terms, &mut fed.pins)
     }
 
     /// Drops the answer to a call that is kept; whether there was one.
@@ -265,7 +269,8 @@ impl PySession {
             fed = Fed::from_mapping(signature, input_feed)?;
         }
         let (options, fetches) = (options?, fetches?);
-        let mut answer = opened.run(py, &mut fed, fetches.as_deref(), options.as_deref(), missed)?;
+        let terms = Terms::default();
+        let mut answer = opened.run(py, &mut fed, fetches.as_deref(), options.as_deref(), &terms, missed)?;
         Ok(list_of(py, &mut answer, opened.handing)?)
     }
 
@@ -330,7 +335,7 @@ impl PySession {
 
     /// Keeps answers by the row from now on, if the rows are independent.
     fn _keep_rows(&self, py: Python<'_>) -> PyResult<()> {
-        rows::keep(py, "model", self.opened()?, &[], None, None)
+        rows::establish(py, "model", self.opened()?, Said::default(), Use::kept())
     }
 
     /// Ends profiling.

@@ -163,7 +163,7 @@ unsafe extern "C" fn vectorcall(
         let model = unsafe { model.cast_unchecked::<PyModel>() };
         // SAFETY: there is one argument, which the caller keeps alive.
         let input = unsafe { Bound::from_borrowed_ptr(py, *args) };
-        PyModel::predict(model, Some(&input), None, None, None)
+        PyModel::predict(model, Some(&input), None, None, None, None)
     }));
     match answer.unwrap_or_else(|payload| Err(panic_error(&*payload))) {
         Ok(answer) => answer.into_ptr(),

@@ -177,6 +177,11 @@ impl PredictionCache {
         self.with_portable(portable)
     }
 
+    /// Whether there is a second tier.
+    pub(crate) fn has_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
     /// Why the second tier cannot be used now.
     pub fn problem_of_shared(&self) -> Option<String> {
         self.shared.as_ref()?.problem()
@@ -392,6 +397,7 @@ impl PredictionCache {
                     let computed = compute(&call);
                     let kept = computed.as_ref().map(|outputs| self.keep(key, outputs));
                     leader.end(match &kept {
+                        Err(error) if error.kind().is_of_one_caller() => Ending::Abandoned,
                         Err(error) => Ending::Error((*error).clone()),
                         Ok(entry) => Ending::Answer(entry.clone()),
                     });

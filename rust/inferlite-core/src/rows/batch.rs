@@ -1,5 +1,7 @@
 //! Taking batches apart into rows, and putting rows together, on any axis.
 
+use std::ops::Range;
+
 use crate::runtime::Input;
 use crate::tensor::{Shape, Strings, Tensor, TensorView, Value};
 
@@ -58,27 +60,37 @@ fn with_extent(shape: &[i64], axis: usize, extent: usize) -> Shape {
 
 /// One row of a batch, in memory of its own: the axis stays, with one element. There must be such a row.
 pub(crate) fn row(piece: Piece<'_>, axis: usize, index: usize) -> Value {
+    part(piece, axis, index..index + 1)
+}
+
+/// Some rows of a batch, in memory of their own. There must be such rows.
+pub(crate) fn part(piece: Piece<'_>, axis: usize, taken: Range<usize>) -> Value {
     let shape = piece.shape();
     let (outer, rows, inner) = (
         elements(&shape[..axis]),
         elements(&shape[axis..=axis]),
         elements(&shape[axis + 1..]),
     );
-    let shape = with_extent(shape, axis, 1);
+    let shape = with_extent(shape, axis, taken.len());
     match piece {
         Piece::Strings(strings) => {
-            let mut taken = Strings::with_shape(shape);
+            let mut part = Strings::with_shape(shape);
             for block in 0..outer {
-                let first = (block * rows + index) * inner;
-                strings.part(first..first + inner).for_each(|string| taken.push(string));
+                let first = (block * rows + taken.start) * inner;
+                let strings = strings.part(first..first + taken.len() * inner);
+                strings.for_each(|string| part.push(string));
             }
-            Value::Strings(taken)
+            Value::Strings(part)
         }
         Piece::Tensor(view) => {
             let inner = inner * view.dtype().bits() / 8;
-            let mut bytes = vec![0; outer * inner].into_boxed_slice();
+            let length = taken.len() * inner;
+            let mut bytes = vec![0; outer * length].into_boxed_slice();
             for block in 0..outer {
-                view.copy_part((block * rows + index) * inner, &mut bytes[block * inner..][..inner]);
+                view.copy_part(
+                    (block * rows + taken.start) * inner,
+                    &mut bytes[block * length..][..length],
+                );
             }
             Value::Tensor(Tensor::of_bytes(view.dtype(), shape, bytes))
         }
@@ -164,6 +176,7 @@ mod tests {
         assert_eq!(written(&row(piece, 1, 2)), "[2, 1, 2] [4, 5, 10, 11]");
         assert_eq!(written(&row(piece, 0, 1)), "[1, 3, 2] [6, 7, 8, 9, 10, 11]");
         assert_eq!(written(&row(piece, 2, 0)), "[2, 3, 1] [0, 2, 4, 6, 8, 10]");
+        assert_eq!(written(&part(piece, 1, 0..2)), "[2, 2, 2] [0, 1, 2, 3, 6, 7, 8, 9]");
     }
 
     #[test]

@@ -18,11 +18,13 @@ mod probe;
 mod settled;
 mod shapes;
 mod step;
+mod timing;
 mod watch;
 
 pub use axes::{BatchAxes, Declared};
-pub(crate) use batch::{Piece, extent, join, row};
+pub(crate) use batch::{Piece, extent, join, part, row};
 pub use independence::{Verdict, analyse};
+pub use timing::{Measured, measure};
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};

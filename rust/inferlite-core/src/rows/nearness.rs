@@ -36,6 +36,19 @@ pub(super) fn is_near(before: &Value, after: &Value) -> bool {
     })
 }
 
+/// How far two answers of one shape are apart, as a part of the largest number in them; `None` where nothing rounds, or
+/// a number is none.
+pub(super) fn distance(before: &Value, after: &Value) -> Option<f64> {
+    let ((_, before), (_, after)) = (fractions(before)?, fractions(after)?);
+    let largest = before.iter().map(|number| number.abs()).fold(0.0, f64::max);
+    let apart = std::iter::zip(before, after).map(|(before, after)| (before - after).abs());
+    let most = apart.fold(0.0, f64::max);
+    if most == 0.0 {
+        return Some(0.0);
+    }
+    Some(most / largest).filter(|distance| distance.is_finite())
+}
+
 /// How much of the largest number of an output may be rounding: two units in the last place, where there are few of them.
 fn tolerance(dtype: Dtype) -> f64 {
     match dtype {
@@ -90,6 +103,17 @@ mod tests {
 
     fn near(dtype: Dtype, before: &[f64], after: &[f64]) -> bool {
         is_near(&tensor(dtype, before), &tensor(dtype, after))
+    }
+
+    #[test]
+    fn a_distance_is_a_part_of_the_largest_number() {
+        let apart =
+            |before: &[f64], after: &[f64]| distance(&tensor(Dtype::Float64, before), &tensor(Dtype::Float64, after));
+        assert_eq!(apart(&[1.0, -4.0], &[1.0, -3.0]), Some(0.25));
+        assert_eq!(apart(&[0.0], &[0.0]), Some(0.0));
+        assert_eq!(apart(&[0.0], &[1.0]), None);
+        let whole = tensor(Dtype::Int64, &[1.0]);
+        assert_eq!(distance(&whole, &whole), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::tensor::Value;
 /// Trial runs take no longer than this, unless two of them do.
 const BUDGET: Duration = Duration::from_millis(100);
 /// Extents that are tried for axes of which nothing is known; first one that fits nothing by chance.
-const EXTENTS: [i64; 6] = [7, 16, 1, 3, 128, 512];
+pub(super) const EXTENTS: [i64; 6] = [7, 16, 1, 3, 128, 512];
 
 /// The trials. The most telling ones come first, since time may not be enough for all: rows that others influence, or
 /// their place does, nearly always show in the first.
