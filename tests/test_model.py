@@ -232,6 +232,33 @@ def test_several_outputs_are_a_dict_in_the_models_order() -> None:
     assert result["small"].tolist() == [True, False]
 
 
+@pytest.mark.parametrize("cache", [None, "1MB"])
+def test_a_call_is_predict_in_whatever_form_it_is_made(cache: str | None) -> None:
+    model = _load(DOUBLE, cache=cache)
+    x = _ones(1, 4)
+    for args, named in [
+        ((x,), {}),
+        ((x,), {"outputs": "y"}),
+        ((x,), {"outputs": None, "timeout": None}),
+        (({"x": x},), {}),
+        ((), {"x": x}),
+        ((), {"x": x, "outputs": ["y"]}),
+        ((), {"x": x, "timeout": 30.0}),
+    ]:
+        answers = [model(*args, **named), model.__call__(*args, **named), type(model).__call__(model, *args, **named)]
+        for answer in [*answers, model.predict(*args, **named)]:
+            np.testing.assert_array_equal(answer, 2 * x, strict=True)
+    for args, named in [((), {}), ((x, x), {}), ((x,), {"x": x}), ((), {"z": x}), ((x,), {"timeout": "soon"})]:
+        with pytest.raises((TypeError, InvalidInputError)) as called:
+            model(*args, **named)
+        with pytest.raises(type(called.value)) as predicted:
+            model.predict(*args, **named)
+        said = str(predicted.value)
+        assert str(called.value) in {said, said.replace("predict()", "__call__()")}
+    with pytest.raises(TypeError, match=r"'__call__'|argument"):
+        type(model).__call__()  # type: ignore[call-arg]
+
+
 def test_requested_outputs_come_in_the_callers_order() -> None:
     model, x = _load("two_outputs"), np.array([-1], np.float32)
     assert model(x, outputs=["small"]).tolist() == [True]

@@ -161,8 +161,10 @@ unsafe extern "C" fn vectorcall(
         }
         // SAFETY: an instance of a class whose base this is.
         let model = unsafe { model.cast_unchecked::<PyModel>() };
-        // SAFETY: there is one argument, which the caller keeps alive.
-        let input = unsafe { Bound::from_borrowed_ptr(py, *args) };
+        // SAFETY: there is one argument.
+        let input = unsafe { args.read() };
+        // SAFETY: a live object, which the caller keeps alive.
+        let input = unsafe { Bound::from_borrowed_ptr(py, input) };
         PyModel::predict(model, Some(&input), None, None, None, None)
     }));
     match answer.unwrap_or_else(|payload| Err(panic_error(&*payload))) {
@@ -189,23 +191,25 @@ unsafe fn call_packed<'py>(
     let argument = |index| {
         // SAFETY: no index is beyond what there is.
         let place = unsafe { args.add(index) };
+        // SAFETY: as above.
+        let object = unsafe { place.read() };
         // SAFETY: a live object, which the caller keeps alive.
-        unsafe { Bound::from_borrowed_ptr(py, *place) }
+        unsafe { Bound::from_borrowed_ptr(py, object) }
     };
     let packed = PyTuple::new(py, (0..count).map(argument).collect::<Vec<_>>())?;
     // SAFETY: a live tuple, or null.
     let names = unsafe { Bound::from_borrowed_ptr_or_opt(py, names) };
-    let named = PyDict::new(py);
+    let keywords = PyDict::new(py);
     if let Some(names) = names {
         for (index, name) in names.cast_into::<PyTuple>()?.iter().enumerate() {
-            named.set_item(name.cast_into::<PyString>()?, argument(count + index))?;
+            keywords.set_item(name.cast_into::<PyString>()?, argument(count + index))?;
         }
     }
     let Some(base) = BASE.get() else {
-        return model.call(packed, Some(&named));
+        return model.call(packed, Some(&keywords));
     };
     // SAFETY: a tuple and a dictionary, as the slot wants them.
-    let answer = unsafe { (base.call)(model.as_ptr(), packed.as_ptr(), named.as_ptr()) };
+    let answer = unsafe { (base.call)(model.as_ptr(), packed.as_ptr(), keywords.as_ptr()) };
     // SAFETY: a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, answer) }
 }
