@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import platform
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 import inferlite
 from inferlite._measure import Comparison, paired_rounds
 from inferlite.cli.cached import BUDGET, CacheCosts, measure_cache
+from inferlite.cli.callers import SLICE_SECONDS, SLICES
 from inferlite.cli.failures import refusals
 from inferlite.cli.info import describe_runtime
 from inferlite.cli.inputs import RandomShapes, gather_inputs
+from inferlite.cli.load import LoadDemand, bench_load
 from inferlite.cli.options import (
     AsJson,
     Dims,
@@ -27,13 +29,12 @@ from inferlite.cli.options import (
     check_model_path,
     session_options,
 )
-from inferlite.cli.sides import check_answers, open_both
-from inferlite.cli.terminal import Terminal, show_seconds, show_shape
+from inferlite.cli.sides import check_answers, open_both, show_kind_of
+from inferlite.cli.terminal import Terminal, show_seconds
 from inferlite.metadata import Signature, tensor_spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 Rounds = Annotated[int, typer.Option("--rounds", min=1, max=100_000, help="Pairs of rounds, about 20 ms each.")]
 Threads = Annotated[
@@ -49,6 +50,34 @@ Threads = Annotated[
 Cached = Annotated[
     bool, typer.Option("--cache", help="Time a hit and a miss of the prediction cache as well, with the same inputs.")
 ]
+Concurrency = Annotated[
+    str,
+    typer.Option(
+        "--concurrency",
+        metavar="1,4,16",
+        help="Time so many callers at once instead of a lone one, with and without batching.",
+        show_default=False,
+    ),
+]
+OpenLoop = Annotated[
+    float | None,
+    typer.Option(
+        "--open-loop",
+        metavar="RATE",
+        min=0.1,
+        help="With --concurrency: so many calls per second are due at random times, whether or not earlier ones are "
+        "answered. Without it every caller calls again as soon as it has its answer.",
+        show_default=False,
+    ),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option("--plot", metavar="FILE", help="With --concurrency: draw the result.", show_default=False),
+]
+Seconds = Annotated[
+    float,
+    typer.Option("--seconds", min=0.01, max=600.0, help=f"With --concurrency: seconds of each of {SLICES} slices."),
+]
 
 
 def bench(
@@ -60,6 +89,10 @@ def bench(
     rounds: Rounds = 100,
     threads: Threads = 1,
     cache: Cached = False,
+    concurrency: Concurrency = "",
+    open_loop: OpenLoop = None,
+    seconds: Seconds = SLICE_SECONDS,
+    plot: Plot = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -73,14 +106,21 @@ def bench(
     With --cache, the answer that is found is compared first, too. A miss is a call that is looked up,
     run and kept.
 
+    With --concurrency, threads call `model(feed)` all at once: of a model with batching, of one without, and
+    onnxruntime's session. Each number of callers is measured in slices, the sides in turns. Batched answers are
+    compared first, up to rounding. Latencies of an open loop count from the moment at which a call was due.
+
     Examples:
       inferlite bench model.onnx
       inferlite bench model.onnx --dim batch=32 --rounds 300
       inferlite bench model.onnx --cache
+      inferlite bench model.onnx --concurrency 1,4,16,64 --plot callers.png
+      inferlite bench model.onnx --concurrency 64 --open-loop 5000
       inferlite bench model.onnx --input x=x.npy --json | jq .ratio.p50
     """
     check_model_path(model)
     random_shapes = RandomShapes.parse(dims, shapes)
+    demand = LoadDemand.parse(concurrency, rate=open_loop, seconds=seconds, plot=plot, cache=cache)
     terminal = Terminal()
     with terminal.waiting(f"loading {model.name}"), refusals():
         ours, theirs = open_both(model, is_verbose=verbose, threads=threads)
@@ -90,6 +130,9 @@ def bench(
         if cache:
             options = session_options(is_verbose=verbose, threads=threads)
             cached = inferlite.InferenceSession(model, options, cache=BUDGET)
+    if demand is not None:
+        bench_load(model, theirs, feed, demand, terminal, threads=threads, outputs=outputs, as_json=as_json)
+        return
     comparison = paired_rounds(
         lambda: ours.run(None, feed),
         lambda: theirs.run(None, feed),
@@ -111,7 +154,7 @@ def bench(
     terminal.fields(
         [
             ("model", str(model)),
-            *((f"input {name}", _kind(value)) for name, value in feed.items()),
+            *((f"input {name}", show_kind_of(value)) for name, value in feed.items()),
             ("answers", f"equal bit for bit, {outputs} output{'s' if outputs != 1 else ''}"),
             ("rounds", f"{comparison.rounds} pairs of {comparison.calls_per_round:,} calls, {_threads(threads)}"),
         ]
@@ -168,19 +211,12 @@ def _threads(threads: int) -> str:
     return f"{threads} thread{'s' if threads != 1 else ''}"
 
 
-def _kind(value: Any) -> str:  # noqa: ANN401 - any model value
-    if not isinstance(value, np.ndarray):
-        return type(value).__name__
-    dtype = "string" if value.dtype.kind in "OU" else value.dtype
-    return f"{dtype} {show_shape(value.shape)}"
-
-
 def _to_json(
     model: Path, feed: Mapping[str, Any], threads: int, comparison: Comparison, costs: CacheCosts | None
 ) -> dict[str, Any]:
     return {
         "model": str(model),
-        "inputs": {name: _kind(value) for name, value in feed.items()},
+        "inputs": {name: show_kind_of(value) for name, value in feed.items()},
         "answers_equal": True,
         "threads": threads,
         "unit": "seconds per call",

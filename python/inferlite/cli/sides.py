@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import inferlite
 from inferlite.cli.answers import first_difference
 from inferlite.cli.failures import DifferentAnswersError
 from inferlite.cli.options import session_options
+from inferlite.cli.terminal import show_shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,3 +48,11 @@ def check_answers(
     else:
         message = f"the answers differ: {difference}"
     raise DifferentAnswersError(message)
+
+
+def show_kind_of(value: Any) -> str:  # noqa: ANN401 - any model value
+    """Write what a value is: its dtype and shape, or its type."""
+    if not isinstance(value, np.ndarray):
+        return type(value).__name__
+    dtype = "string" if value.dtype.kind in "OU" else value.dtype
+    return f"{dtype} {show_shape(value.shape)}"
