@@ -300,7 +300,11 @@ class WrongSubject:
         raise harness.NotMeasurableError(message)
 
 
-@pytest.mark.parametrize("case", [run.CASES[0], bind.CASES[0], threads.CASES[0], *cache.CASES[:3]], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [run.CASES[0], bind.CASES[0], threads.CASES[0], *cache.CASES[:3]],
+    ids=lambda case: f"{case.question}, {case.name}, {case.peer}",
+)
 def test_a_wrong_answer_is_never_timed(case: harness.Case) -> None:
     with pytest.raises(harness.WrongAnswerError):
         case.measure(WrongSubject(), harness.Effort(smoke=True))

@@ -75,7 +75,7 @@ def test_a_given_name_comes_first(tmp_path: Path) -> None:
     assert inferlite.load(path, name="mine").name == "mine"
 
 
-@pytest.mark.parametrize("source", [None, 3, [], object()], ids=repr)
+@pytest.mark.parametrize("source", [None, 3, [], object()], ids=["None", "a number", "a list", "an object"])
 def test_a_source_of_another_type_is_refused(source: Any) -> None:
     text = _message(lambda: inferlite.load(source), TypeError)
     assert text == f"`load` takes a path, bytes or a binary file object, not {type(source).__name__}"
