@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, strategies as st
 from onnxruntime.capi import _pybind_state as state
 
+import child
 import inferlite
 from inferlite import _backend
 from inferlite._fallback import latency, threads
@@ -156,6 +157,24 @@ def test_percentiles_come_from_above_and_within_an_eighth() -> None:
         (snapshot.latency.p99, 990e-6),
     ):
         assert exact <= given_ <= exact * 1.125
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_counts_although_a_thread_of_its_parent_was_counting() -> None:
+    code = """
+        import os, signal
+        from inferlite._fallback.latency import CallStats
+
+        stats = CallStats()
+        stats._lock.acquire()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            stats.record(1, 1), stats.record_answered(1)
+            os._exit(stats.snapshot().calls != 2)
+        assert os.waitpid(child, 0)[1] == 0
+    """
+    child.run(code, {**os.environ, "INFERLITE_BACKEND": "python"})
 
 
 # --- feeds

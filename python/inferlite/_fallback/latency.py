@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
+from inferlite._fallback import forks
 from inferlite.metadata import Latency, Stats
 
 if TYPE_CHECKING:
@@ -75,25 +76,35 @@ class CallStats:
 
     def __init__(self) -> None:
         """Start at zero."""
-        self._lock = threading.Lock()
+        self._lock, self._process = threading.Lock(), forks.generation()
         self._runs = Durations()
         self._answered = 0
         self._rows = 0
 
+    def _own_lock(self) -> threading.Lock:
+        # A thread of the parent may have held the lock when this process forked off.
+        if self._process != forks.generation():
+            with forks.rebuilding():
+                if self._process != forks.generation():
+                    # The lock first: whoever sees that this process has one takes it.
+                    self._lock = threading.Lock()
+                    self._process = forks.generation()
+        return self._lock
+
     def record(self, nanoseconds: int, rows: int) -> None:
         """Add a call that succeeded."""
-        with self._lock:
+        with self._own_lock():
             self._runs.add(nanoseconds)
             self._rows += rows
 
     def record_answered(self, rows: int) -> None:
         """Add a call that was answered without a run of its own."""
-        with self._lock:
+        with self._own_lock():
             self._answered += 1
             self._rows += rows
 
     def snapshot(self, cache: CacheStats | None = None) -> Stats:
         """What has been recorded so far."""
-        with self._lock:
+        with self._own_lock():
             latency, rows, answered = self._runs.summary(), self._rows, self._answered
         return Stats(latency.count + answered, rows, latency, cache)
