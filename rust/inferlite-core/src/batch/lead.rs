@@ -164,6 +164,10 @@ impl Batcher {
         };
         if let Some(options) = &options {
             member.item.leader.may_be_ended_by(options.clone());
+            // Whoever left before that had nothing to end the run by.
+            if is_gone(&member.item) {
+                return Err(Error::new(ErrorKind::Interrupted, "nobody waits for the answer"));
+            }
         }
         let call = member.item.question.call(options.as_deref());
         self.run_timed(kind, member.asked.rows, || model.run_by_itself(&call))
