@@ -1,131 +1,28 @@
 #![expect(unsafe_code, reason = "the C interface of ONNX Runtime")]
-//! A session of ONNX Runtime, run from many threads at once.
+//! A model in ONNX Runtime, run from many threads at once.
 
 use std::ffi::c_char;
-use std::fmt;
-use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
-use ort_sys::{OrtAllocator, OrtSession, OrtStatusPtr, OrtTypeInfo, OrtValue};
+use ort_sys::{OrtSession, OrtValue};
 use smallvec::SmallVec;
 
-use super::api::{Handle, call, check, os_path};
+use super::api::{Handle, call};
 use super::frame::{COPIED_BYTES, Frame, Pool};
 use super::library::{Runtime, runtime};
 use super::metadata::{self, ModelMetadata, take_string};
 use super::options::SessionSettings;
 use super::run_options::RunOptions;
-use super::type_info::value_type;
+use super::session::{Live, Loaded, drop_live};
+use super::source::{FileIdentity, ModelSource};
 use super::value::{ValueHandle, borrow_tensor, from_runtime, to_runtime};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
-use crate::graph::{ModelFile, count_nodes};
-use crate::runtime::{Argument, Call, Engine, Feed, Input, Outputs, Signature};
+use crate::graph::ModelFile;
+use crate::runtime::{Call, Engine, Feed, Input, Outputs, Signature};
 use crate::tensor::{TensorView, Value};
-
-/// Where a model comes from, and comes from again in a process that forked off.
-#[derive(Clone)]
-pub enum ModelSource {
-    /// A file; relative paths are resolved when a session is made.
-    Path(PathBuf),
-    /// Bytes that somebody keeps.
-    Bytes(Arc<dyn AsRef<[u8]> + Send + Sync>),
-}
-
-impl fmt::Debug for ModelSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Path(path) => f.debug_tuple("Path").field(path).finish(),
-            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.as_ref().as_ref().len()),
-        }
-    }
-}
-
-impl ModelSource {
-    /// The same source wherever the process goes: a child that forked off may have changed its folder.
-    fn anchored(self) -> Self {
-        match self {
-            Self::Path(path) => Self::Path(std::path::absolute(&path).unwrap_or(path)),
-            bytes @ Self::Bytes(_) => bytes,
-        }
-    }
-
-    /// What tells a file from one that takes its place; `None` for bytes, and where the system does not say.
-    fn identity(&self) -> Option<FileIdentity> {
-        match self {
-            Self::Path(path) => FileIdentity::of(path),
-            Self::Bytes(_) => None,
-        }
-    }
-
-    /// What the file says; `None` where it cannot be read as an ONNX model.
-    fn model_file(&self) -> Option<ModelFile> {
-        match self {
-            Self::Path(path) => ModelFile::read(&std::fs::read(path).ok()?).ok(),
-            Self::Bytes(bytes) => ModelFile::read(bytes.as_ref().as_ref()).ok(),
-        }
-    }
-
-    /// Whether shapes settle the work of this model; false without a look where knowing it would gain nothing.
-    fn is_settled_by_shapes(&self) -> bool {
-        let is_settled = |bytes: &[u8]| {
-            count_nodes(bytes).is_some_and(|nodes| nodes <= QUICK_NODES)
-                && ModelFile::read(bytes).is_ok_and(|file| file.is_settled_by_shapes())
-        };
-        match self {
-            Self::Path(path) => {
-                let is_small = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() <= QUICKLY_READ);
-                is_small && std::fs::read(path).is_ok_and(|bytes| is_settled(&bytes))
-            }
-            Self::Bytes(bytes) => is_settled(bytes.as_ref().as_ref()),
-        }
-    }
-}
-
-/// Which content a path led to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileIdentity {
-    length: u64,
-    modified: SystemTime,
-    #[cfg(unix)]
-    inode: (u64, u64),
-}
-
-impl FileIdentity {
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Self {
-            length: metadata.len(),
-            modified: metadata.modified().ok()?,
-            #[cfg(unix)]
-            inode: {
-                use std::os::unix::fs::MetadataExt;
-                (metadata.dev(), metadata.ino())
-            },
-        })
-    }
-}
-
-/// A graph of more nodes takes longer than what can be saved is worth mentioning: a node costs at least 50 ns.
-const QUICK_NODES: usize = 256;
-/// Files up to this many bytes are read a second time, for their graph, in about a millisecond; a larger model gains
-/// nothing from what the graph tells.
-const QUICKLY_READ: u64 = 8 << 20;
-
-/// A session, and the process that it belongs to.
-#[derive(Debug)]
-struct Live {
-    session: *mut OrtSession,
-    generation: u64,
-}
-
-// SAFETY: the runtime lets any thread run a session; everything else is called from one at a time.
-unsafe impl Send for Live {}
-// SAFETY: as above.
-unsafe impl Sync for Live {}
 
 /// A model in ONNX Runtime.
 #[derive(Debug)]
@@ -159,43 +56,14 @@ impl Drop for Fetched {
     }
 }
 
-/// A session that goes again unless an engine keeps it.
-struct Loaded {
-    runtime: &'static Runtime,
-    live: Option<Box<Live>>,
-}
-
-impl Loaded {
-    fn session(&self) -> *mut OrtSession {
-        self.live.as_ref().map_or(std::ptr::null_mut(), |live| live.session)
-    }
-
-    #[expect(clippy::unnecessary_box_returns, reason = "the engine keeps the address")]
-    fn keep(mut self) -> Box<Live> {
-        self.live.take().expect("it is taken once, here, by value")
-    }
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        if let Some(live) = self.live.take() {
-            drop_live(self.runtime, *live);
-        }
-    }
-}
-
 impl OrtEngine {
     /// Makes a session; takes as long as the runtime needs to read and optimise the model.
     pub fn load(source: ModelSource, settings: SessionSettings) -> Result<Self> {
         let runtime = runtime()?;
         let identity = source.identity();
-        let live = make_session(runtime, &source, &settings)?;
+        let live = Loaded::make(runtime, &source, &settings)?;
         let source = source.anchored();
-        let live = Loaded {
-            runtime,
-            live: Some(live),
-        };
-        let signature = read_signature(runtime, live.session())?;
+        let signature = live.signature()?;
         let default_options = RunOptions::new()?;
         let stays_here = settings.runs_on_the_calling_thread();
         let is_settled = source.is_settled_by_shapes();
@@ -240,13 +108,12 @@ impl OrtEngine {
             enable_profiling: None,
             ..self.settings.clone()
         };
-        let fresh = make_session(self.runtime, &self.source, &settings)?;
-        let session = fresh.session;
+        let fresh = Loaded::make(self.runtime, &self.source, &settings)?;
+        let session = fresh.session();
         // Looked at last: a file exchanged any earlier is noticed, too.
         if let ModelSource::Path(path) = &self.source
             && self.source.identity() != self.identity
         {
-            drop_live(self.runtime, *fresh);
             return Err(Error::new(
                 ErrorKind::Fail,
                 format!(
@@ -256,7 +123,7 @@ impl OrtEngine {
                 ),
             ));
         }
-        let fresh = Box::into_raw(fresh);
+        let fresh = Box::into_raw(fresh.keep());
         if self
             .live
             .compare_exchange(old, fresh, Ordering::AcqRel, Ordering::Acquire)
@@ -547,117 +414,4 @@ impl Drop for OrtEngine {
         let live = unsafe { Box::from_raw(*self.live.get_mut()) };
         drop_live(self.runtime, *live);
     }
-}
-
-/// Releases a session of this process; one that a parent left in a child is forgotten, since its threads are gone.
-#[expect(clippy::needless_pass_by_value, reason = "nobody may use the session afterwards")]
-fn drop_live(runtime: &'static Runtime, live: Live) {
-    if live.generation == fork::generation() {
-        let _no_fork_meanwhile = fork::hold();
-        // SAFETY: made by the runtime, released once; no run is under way, since runs borrow the engine.
-        unsafe { (runtime.api.ReleaseSession)(live.session) };
-    }
-}
-
-fn make_session(runtime: &'static Runtime, source: &ModelSource, settings: &SessionSettings) -> Result<Box<Live>> {
-    let api = runtime.api;
-    let options = settings.build(api)?;
-    let mut session = std::ptr::null_mut();
-    // A session takes locks of the runtime that all sessions share: a child must not find them taken.
-    let _no_fork_meanwhile = fork::hold();
-    let generation = fork::generation();
-    match source {
-        ModelSource::Path(path) => {
-            let c_path = os_path(path).map_err(|_| cut_short(path))?;
-            call!(
-                api,
-                "the environment and the options are alive; a path that ends with a zero",
-                { CreateSession(runtime.env, c_path.as_ptr(), options.as_ptr(), &raw mut session) }
-            )
-            .map_err(|error| {
-                // The C interface takes a folder for a package of models, which onnxruntime's Python session does not.
-                if path.is_dir() {
-                    unreadable(ErrorKind::InvalidProtobuf, path, "Protobuf parsing failed.")
-                } else {
-                    error
-                }
-            })?;
-        }
-        ModelSource::Bytes(bytes) => {
-            let bytes = bytes.as_ref().as_ref();
-            call!(
-                api,
-                "the environment, the options and the bytes are alive, and the source keeps the bytes",
-                {
-                    CreateSessionFromArray(
-                        runtime.env,
-                        bytes.as_ptr().cast(),
-                        bytes.len(),
-                        options.as_ptr(),
-                        &raw mut session,
-                    )
-                }
-            )?;
-        }
-    }
-    Ok(Box::new(Live { session, generation }))
-}
-
-/// A path with a NUL in it: C reads it, and the message about it, up to there.
-fn cut_short(path: &Path) -> Error {
-    let path = path.to_string_lossy();
-    let start = path.split('\0').next().unwrap_or_default();
-    Error::new(ErrorKind::NoSuchFile, format!("Load model from {start}"))
-}
-
-fn unreadable(kind: ErrorKind, path: &Path, why: &str) -> Error {
-    Error::new(kind, format!("Load model from {} failed:{why}", path.display()))
-}
-
-type Count = unsafe extern "system" fn(*const OrtSession, *mut usize) -> OrtStatusPtr;
-type Name = unsafe extern "system" fn(*const OrtSession, usize, *mut OrtAllocator, *mut *mut c_char) -> OrtStatusPtr;
-type Type = unsafe extern "system" fn(*const OrtSession, usize, *mut *mut OrtTypeInfo) -> OrtStatusPtr;
-
-fn read_signature(runtime: &'static Runtime, session: *mut OrtSession) -> Result<Signature> {
-    let api = runtime.api;
-    let read = |count: Count, name: Name, kind: Type| -> Result<Vec<Argument>> {
-        let mut n = 0;
-        // SAFETY: the session is alive, and `n` is a place of ours.
-        check(api, unsafe { count(session, &raw mut n) })?;
-        (0..n)
-            .map(|i| {
-                let mut text = std::ptr::null_mut();
-                // SAFETY: the session is alive, `i` is below its count, and `text` is a place of ours.
-                check(api, unsafe { name(session, i, runtime.allocator, &raw mut text) })?;
-                let text = take_string(runtime, text);
-                let info = Handle::make(api.ReleaseTypeInfo, |place| {
-                    // SAFETY: as above.
-                    check(api, unsafe { kind(session, i, place) })
-                })?;
-                Argument::new(text, value_type(api, &info)?)
-                    .ok_or_else(|| Error::new(ErrorKind::InvalidGraph, "a name in the model contains a NUL character"))
-            })
-            .collect()
-    };
-    let mut inputs = read(
-        api.SessionGetInputCount,
-        api.SessionGetInputName,
-        api.SessionGetInputTypeInfo,
-    )?;
-    let required = inputs.len();
-    inputs.extend(read(
-        api.SessionGetOverridableInitializerCount,
-        api.SessionGetOverridableInitializerName,
-        api.SessionGetOverridableInitializerTypeInfo,
-    )?);
-    let outputs = read(
-        api.SessionGetOutputCount,
-        api.SessionGetOutputName,
-        api.SessionGetOutputTypeInfo,
-    )?;
-    Ok(Signature {
-        inputs,
-        required,
-        outputs,
-    })
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
-use super::engine::{FileIdentity, ModelSource};
 use super::library::version;
 use super::options::SessionSettings;
+use super::source::{FileIdentity, ModelSource};
 use crate::cache::{FORMAT, Identity};
 use crate::error::{Error, ErrorKind, Result};
 

@@ -14,14 +14,17 @@ mod log;
 mod metadata;
 mod options;
 mod run_options;
+mod session;
+mod source;
 mod type_info;
 mod value;
 
 pub use binding::{Binding, Fetch};
-pub use engine::{ModelSource, OrtEngine};
+pub use engine::OrtEngine;
 pub use identity::Fingerprint;
 pub use library::{available_providers, load, version};
 pub use log::{LogRecord, drain as drain_log, has_records as has_log};
 pub use metadata::ModelMetadata;
 pub use options::{Provider, SessionSettings};
 pub use run_options::RunOptions;
+pub use source::ModelSource;

@@ -8,9 +8,10 @@ use ort_sys::{ONNXType, OrtValue};
 use smallvec::SmallVec;
 
 use super::api::{Handle, call};
-use super::engine::{ModelSource, OrtEngine};
+use super::engine::OrtEngine;
 use super::library::{Runtime, release_value};
 use super::options::SessionSettings;
+use super::source::ModelSource;
 use super::type_info::kind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tensor::{Dtype, Map, MapKeys, MapValues, Owner, Shape, Strings, Tensor, TensorView, Value, element_count};

@@ -1,0 +1,97 @@
+//! Where a model comes from: a file or bytes, and what they say before the runtime has read them.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::graph::{ModelFile, count_nodes};
+
+/// A graph of more nodes takes longer than what can be saved is worth mentioning: a node costs at least 50 ns.
+const QUICK_NODES: usize = 256;
+/// Files up to this many bytes are read a second time, for their graph, in about a millisecond; a larger model gains
+/// nothing from what the graph tells.
+const QUICKLY_READ: u64 = 8 << 20;
+
+/// Where a model comes from, and comes from again in a process that forked off.
+#[derive(Clone)]
+pub enum ModelSource {
+    /// A file; relative paths are resolved when a session is made.
+    Path(PathBuf),
+    /// Bytes that somebody keeps.
+    Bytes(Arc<dyn AsRef<[u8]> + Send + Sync>),
+}
+
+impl fmt::Debug for ModelSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => f.debug_tuple("Path").field(path).finish(),
+            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.as_ref().as_ref().len()),
+        }
+    }
+}
+
+impl ModelSource {
+    /// The same source wherever the process goes: a child that forked off may have changed its folder.
+    pub(super) fn anchored(self) -> Self {
+        match self {
+            Self::Path(path) => Self::Path(std::path::absolute(&path).unwrap_or(path)),
+            bytes @ Self::Bytes(_) => bytes,
+        }
+    }
+
+    /// What tells a file from one that takes its place; `None` for bytes, and where the system does not say.
+    pub(super) fn identity(&self) -> Option<FileIdentity> {
+        match self {
+            Self::Path(path) => FileIdentity::of(path),
+            Self::Bytes(_) => None,
+        }
+    }
+
+    /// What the file says; `None` where it cannot be read as an ONNX model.
+    pub(super) fn model_file(&self) -> Option<ModelFile> {
+        match self {
+            Self::Path(path) => ModelFile::read(&std::fs::read(path).ok()?).ok(),
+            Self::Bytes(bytes) => ModelFile::read(bytes.as_ref().as_ref()).ok(),
+        }
+    }
+
+    /// Whether shapes settle the work of this model; false without a look where knowing it would gain nothing.
+    pub(super) fn is_settled_by_shapes(&self) -> bool {
+        let is_settled = |bytes: &[u8]| {
+            count_nodes(bytes).is_some_and(|nodes| nodes <= QUICK_NODES)
+                && ModelFile::read(bytes).is_ok_and(|file| file.is_settled_by_shapes())
+        };
+        match self {
+            Self::Path(path) => {
+                let is_small = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() <= QUICKLY_READ);
+                is_small && std::fs::read(path).is_ok_and(|bytes| is_settled(&bytes))
+            }
+            Self::Bytes(bytes) => is_settled(bytes.as_ref().as_ref()),
+        }
+    }
+}
+
+/// Which content a path led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileIdentity {
+    length: u64,
+    modified: SystemTime,
+    #[cfg(unix)]
+    inode: (u64, u64),
+}
+
+impl FileIdentity {
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self {
+            length: metadata.len(),
+            modified: metadata.modified().ok()?,
+            #[cfg(unix)]
+            inode: {
+                use std::os::unix::fs::MetadataExt;
+                (metadata.dev(), metadata.ino())
+            },
+        })
+    }
+}
