@@ -8,7 +8,7 @@ use super::axes::BatchAxes;
 use super::batch::{extent, row};
 use super::company::{Change, Company, OTHER_OWN, OWN, ROWS, Surroundings};
 use super::nearness::{bits, is_near};
-use super::watch::{self, Failure};
+use super::watch::{self, Failure, Terminate};
 use crate::clock::Clock;
 use crate::error;
 use crate::runtime::{Call, Engine, Feed};
@@ -78,18 +78,19 @@ pub(super) fn run(
         engine,
         layout,
         demand,
+        ends: demand.options.map(|options| options as &dyn Terminate),
         clock,
         check,
     };
-    bench.trials().unwrap_or_else(|failure| match failure {
-        Failure::Refused(problem) | Failure::Interrupted(problem) => Trial::Impossible(problem),
-    })
+    bench.trial()
 }
 
 struct Bench<'a> {
     engine: &'a dyn Engine,
     layout: &'a BatchAxes,
     demand: &'a Demand<'a>,
+    /// Ends a run; without it, runs take as long as they take.
+    ends: Option<&'a dyn Terminate>,
     clock: &'a Clock,
     check: &'a dyn Fn() -> error::Result<()>,
 }
@@ -102,6 +103,12 @@ struct Seen {
 }
 
 impl Bench<'_> {
+    fn trial(&self) -> Trial {
+        self.trials().unwrap_or_else(|failure| match failure {
+            Failure::Refused(problem) | Failure::Interrupted(problem) => Trial::Impossible(problem),
+        })
+    }
+
     fn trials(&self) -> Result<Trial, Failure> {
         let start = self.clock.now();
         let seen = self.first()?;
@@ -219,8 +226,8 @@ impl Bench<'_> {
             }
             Ok(rows)
         };
-        match options {
-            Some(options) => watch::run(options, limit, self.check, work),
+        match self.ends {
+            Some(ends) => watch::run(ends, limit, self.clock, self.check, work),
             None => work().map_err(Failure::Refused),
         }
     }
@@ -235,7 +242,7 @@ mod tests {
     use crate::runtime::{Argument, Dim, Input, Outputs, Signature, ValueType};
     use crate::tensor::{Dtype, Tensor};
     use smallvec::smallvec;
-    use std::sync::{Arc, Mutex};
+    use std::sync::{Arc, Condvar, Mutex};
 
     type Script = fn(&[f32]) -> Result<Vec<f32>, &'static str>;
 
@@ -292,7 +299,7 @@ mod tests {
         Value::Tensor(Tensor::of_bytes(Dtype::Float32, shape, bytes.into()))
     }
 
-    fn trial(script: Script, takes: Duration, example: Option<&[f32]>) -> (Trial, Vec<Vec<f32>>) {
+    fn scripted(script: Script, takes: Duration) -> (Scripted, BatchAxes, Clock) {
         let argument = |name: &str| {
             let shape = Some(vec![Dim::Unknown]);
             let dtype = Dtype::Float32;
@@ -312,16 +319,110 @@ mod tests {
             takes,
             seen: Mutex::default(),
         };
-        let feeds = example.map(|numbers| {
+        (engine, layout, clock)
+    }
+
+    fn fed(example: Option<&[f32]>) -> Option<Vec<Feed>> {
+        example.map(|numbers| {
             let value = Input::Value(Arc::new(tensor(numbers)));
             vec![Feed { index: 0, value }]
-        });
+        })
+    }
+
+    fn trial(script: Script, takes: Duration, example: Option<&[f32]>) -> (Trial, Vec<Vec<f32>>) {
+        let (engine, layout, clock) = scripted(script, takes);
+        let feeds = fed(example);
         let demand = Demand {
             example: feeds.as_deref(),
             ..Demand::default()
         };
         let trial = run(&engine, &layout, &demand, &clock, &|| Ok(()));
         (trial, engine.seen.into_inner().expect("no test panics here"))
+    }
+
+    /// What a run is told, and how often its watcher has asked whether anybody still waits.
+    #[derive(Debug, Default)]
+    struct Watched {
+        state: Mutex<(Vec<bool>, u32)>,
+        has_changed: Condvar,
+    }
+
+    impl Watched {
+        fn change(&self, change: impl FnOnce(&mut (Vec<bool>, u32))) {
+            change(&mut self.state.lock().expect("no test panics here"));
+            self.has_changed.notify_all();
+        }
+
+        /// Waits until the run is told to end, or until its watcher has looked at it three times; whether it was told.
+        fn wait(&self) -> bool {
+            let state = self.state.lock().expect("no test panics here");
+            let enough = state.1 + 3;
+            let goes_on = |(told, looks): &mut (Vec<bool>, u32)| told.last() != Some(&true) && *looks < enough;
+            let state = self.has_changed.wait_while(state, goes_on);
+            state.expect("no test panics here").0.last() == Some(&true)
+        }
+    }
+
+    impl Terminate for Watched {
+        fn set_terminate(&self, terminate: bool) -> crate::error::Result<()> {
+            self.change(|(told, _)| told.push(terminate));
+            Ok(())
+        }
+    }
+
+    /// A model that gives its answer once it was looked at long enough, or is told to give none.
+    #[derive(Debug)]
+    struct Slow {
+        scripted: Scripted,
+        watched: Watched,
+    }
+
+    impl Engine for Slow {
+        fn signature(&self) -> &Signature {
+            self.scripted.signature()
+        }
+
+        fn run(&self, call: &Call<'_>) -> crate::error::Result<Outputs<'_>> {
+            let outputs = self.scripted.run(call)?;
+            if self.watched.wait() {
+                return Err(Error::new(ErrorKind::Fail, "it was told to end"));
+            }
+            Ok(outputs)
+        }
+
+        fn is_straight_line(&self) -> bool {
+            true
+        }
+
+        fn name(&self) -> &'static str {
+            "slow"
+        }
+    }
+
+    /// The trial of a model whose first run takes so long, and what its runs were told.
+    fn watched(takes: Duration, example: Option<&[f32]>) -> (Trial, Vec<bool>) {
+        let (scripted, layout, clock) = scripted(|x| Ok(x.to_vec()), takes);
+        let watched = Watched::default();
+        let engine = Slow { scripted, watched };
+        let feeds = fed(example);
+        let demand = Demand {
+            example: feeds.as_deref(),
+            ..Demand::default()
+        };
+        let bench = Bench {
+            engine: &engine,
+            layout: &layout,
+            demand: &demand,
+            ends: Some(&engine.watched),
+            clock: &clock,
+            check: &|| {
+                engine.watched.change(|(_, looks)| *looks += 1);
+                Ok(())
+            },
+        };
+        let trial = bench.trial();
+        let state = engine.watched.state.into_inner();
+        (trial, state.expect("no test panics here").0)
     }
 
     const QUICK: Duration = Duration::from_millis(1);
@@ -404,6 +505,21 @@ mod tests {
             let (trial, seen) = trial(double, Duration::from_millis(milliseconds), None);
             assert_eq!((trial, seen.len()), (Trial::Unchanged, runs), "{milliseconds} ms a run");
         }
+    }
+
+    #[test]
+    fn a_first_run_of_made_up_inputs_is_ended_after_5_seconds() {
+        let (trial, told) = watched(Duration::from_secs(5), None);
+        assert_eq!(trial, Trial::Impossible("it took longer than 5 s".into()));
+        assert_eq!(told, [true, false]);
+        let (trial, told) = watched(Duration::from_millis(4_999), None);
+        assert_eq!((trial, told), (Trial::Unchanged, vec![]));
+    }
+
+    #[test]
+    fn a_first_run_of_an_example_takes_as_long_as_it_takes() {
+        let (trial, told) = watched(Duration::from_secs(3_600), Some(&[1.0, 2.0, 3.0, 4.0]));
+        assert_eq!((trial, told), (Trial::Unchanged, vec![]));
     }
 
     #[test]

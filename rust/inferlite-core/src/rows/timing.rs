@@ -62,7 +62,7 @@ pub fn measure(
         // The first run of all is slow; it shows whether the model accepts these.
         let took: Result<Duration> = match demand.options {
             // What is made up may keep a loop going for ever.
-            Some(options) => watch::run(options, Some(watch::FIRST_LIMIT), check, || {
+            Some(options) => watch::run(options, Some(watch::FIRST_LIMIT), clock, check, || {
                 run_alone(engine, &feeds, &fetches, options)
             })
             .map(|()| clock.now().saturating_sub(start))

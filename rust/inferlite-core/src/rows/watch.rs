@@ -2,8 +2,9 @@
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::Builder;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::runtime::ort::RunOptions;
 
@@ -11,6 +12,18 @@ use crate::runtime::ort::RunOptions;
 pub(super) const FIRST_LIMIT: Duration = Duration::from_secs(5);
 /// How often it is asked whether anybody still waits.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// What ends the runs that were given it, or lets later ones go on.
+pub(super) trait Terminate {
+    /// See [`RunOptions::set_terminate`].
+    fn set_terminate(&self, terminate: bool) -> Result<()>;
+}
+
+impl Terminate for RunOptions {
+    fn set_terminate(&self, terminate: bool) -> Result<()> {
+        RunOptions::set_terminate(self, terminate)
+    }
+}
 
 /// Why a run has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,17 +39,19 @@ pub(super) fn later_limit(first: Duration) -> Duration {
     (first * 10).max(Duration::from_secs(1))
 }
 
-/// Does `work`, a run with these options, on another thread, and has it end once the limit is over or `check` fails.
+/// Does `work`, a run that `options` end, on another thread, and has it end once the limit is over or `check` fails.
 ///
 /// The calling thread waits, so that `check` may be something which only that thread can do.
 pub(super) fn run<T: Send>(
-    options: &RunOptions,
+    options: &dyn Terminate,
     limit: Option<Duration>,
+    clock: &Clock,
     check: &dyn Fn() -> Result<()>,
     work: impl FnOnce() -> std::result::Result<T, String> + Send,
 ) -> std::result::Result<T, Failure> {
     let refused = |error: &dyn ToString| Failure::Refused(error.to_string());
     let mut ended = None;
+    let start = clock.now();
     let result = std::thread::scope(|scope| {
         let (done, waiting) = channel();
         let thread = Builder::new().name("inferlite-trial".into());
@@ -44,14 +59,13 @@ pub(super) fn run<T: Send>(
         if let Err(problem) = spawned {
             return Err(problem.to_string());
         }
-        let start = Instant::now();
         loop {
             match waiting.recv_timeout(PAUSE) {
                 Ok(result) => return result,
                 Err(RecvTimeoutError::Disconnected) => return Err("the engine panicked".to_owned()),
                 Err(RecvTimeoutError::Timeout) if ended.is_some() => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    let is_over = |limit: &Duration| start.elapsed() >= *limit;
+                    let is_over = |limit: &Duration| clock.now().saturating_sub(start) >= *limit;
                     if let Err(error) = check() {
                         ended = Some(Failure::Interrupted(error.message().to_owned()));
                     } else if let Some(limit) = limit.filter(is_over) {
