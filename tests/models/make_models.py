@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.parser
+from committed import HERE, path
 from onnx import helper, numpy_helper
 
-HERE = Path(__file__).parent
+__all__ = ["HERE", "path"]  # and all that is made here
 
 # The oldest onnxruntime that is supported (1.24) must read them too.
 IR_VERSION = 10
@@ -83,11 +84,6 @@ GRAPHS = {
 }
 
 FILES = (*GRAPHS, "mlp", "zipmap", "zipmap_strings", "metadata", "external")
-
-
-def path(name: str) -> str:
-    """The path of a committed model, as a string."""
-    return str(HERE / f"{name}.onnx")
 
 
 def parse(text: str) -> bytes:

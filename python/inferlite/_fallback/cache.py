@@ -101,7 +101,8 @@ class Answers:
 
     def _begin(self) -> None:
         self._process = forks.generation()
-        self._lock = threading.Lock()
+        # A ticket that the interpreter finds to be garbage is given up wherever that thread is, in here too.
+        self._lock = threading.RLock()
         self._entries: dict[Hashable, _Entry] = {}
         self._order: Order = POLICIES[self._policy]()
         self._flights: dict[Hashable, _Flight] = {}
@@ -238,6 +239,8 @@ class Answers:
     def leave(self, claim: Claim) -> None:
         """Give a claim up; the run is ended if it was the last one."""
         with self._lock:
+            if claim.is_left:
+                return
             claim.is_left = True
             flight = claim.flight
             if flight is None or flight.has_ended.is_set():

@@ -80,7 +80,8 @@ class Threads:
 
     def _begin(self) -> None:
         self._process = forks.generation()
-        self._lock = threading.Lock()
+        # A ticket that the interpreter finds to be garbage is given up wherever that thread is, in here too.
+        self._lock = threading.RLock()
         self._pool: ThreadPoolExecutor | None = None
         self._waiting = 0
 
