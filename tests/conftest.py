@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -18,9 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TESTS = Path(__file__).parent
-# `oracle` and `make_models` are plain modules that tests import, in subprocesses too.
+# `oracle`, `make_models` and others are plain modules that tests import, in subprocesses too.
 IMPORTABLE = (str(TESTS), str(TESTS / "models"))
 sys.path[:0] = IMPORTABLE
+
+# A shell has what it starts in the background ignore Ctrl-C, which the processes that tests start would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BOTH_BACKENDS = ("native", "python")
 OPTIONAL_MARKERS = ("slow", "soak")
@@ -97,14 +102,19 @@ _ran_on: Counter[str] = Counter()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Count the tests that really ran on each back end; a skipped one proves nothing."""
+    """Note on which back end a test really ran; a skipped one proves nothing."""
     report = yield
     callspec = getattr(item, "callspec", None)
     if call.when == "call" and callspec is not None and not report.skipped:
-        name = callspec.params.get("backend")
-        if name is not None:
-            _ran_on[name] += 1
+        report.backend = callspec.params.get("backend")
     return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count the tests of each back end, those of other processes included, whose reports come here as well."""
+    name = getattr(report, "backend", None)
+    if name is not None:
+        _ran_on[name] += 1
 
 
 def _is_whole_run(config: pytest.Config) -> bool:
@@ -124,7 +134,8 @@ def _missing_backends(config: pytest.Config) -> list[str]:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a whole run in which a back end ran no test."""
-    if _missing_backends(session.config):
+    is_part_of_a_run = hasattr(session.config, "workerinput")
+    if not is_part_of_a_run and _missing_backends(session.config):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

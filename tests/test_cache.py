@@ -594,8 +594,8 @@ def test_a_closed_model_has_no_cache() -> None:
 
 def test_ctrl_c_ends_a_wait_and_takes_nobody_with_it(child_environment: dict[str, str]) -> None:
     code = """
-        import os, signal, threading, numpy, inferlite, make_models
-        session = inferlite.InferenceSession(make_models.path("endless"), cache="1MB")
+        import os, signal, threading, numpy, inferlite, committed
+        session = inferlite.InferenceSession(committed.path("endless"), cache="1MB")
         x = numpy.ones(1, numpy.float32)
         threading.Thread(target=session.run, args=(None, {"x": x}), daemon=True).start()
         while not session.cache.stats().misses:
@@ -614,9 +614,9 @@ def test_ctrl_c_ends_a_wait_and_takes_nobody_with_it(child_environment: dict[str
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_child_begins_with_an_empty_cache_whatever_its_parent_was_doing(child_environment: dict[str, str]) -> None:
     code = """
-        import os, signal, threading, warnings, numpy, inferlite, make_models
+        import os, signal, threading, warnings, numpy, inferlite, committed
         warnings.simplefilter("ignore", DeprecationWarning)
-        model = inferlite.load(make_models.path("double"), cache=inferlite.Cache(max_bytes="10KB"))
+        model = inferlite.load(committed.path("double"), cache=inferlite.Cache(max_bytes="10KB"))
         stop = threading.Event()
 
         def work(start):

@@ -10,10 +10,10 @@ import child
 
 START = """
 import os, sys, threading, time
-import numpy, inferlite, make_models
+import numpy, inferlite, committed
 x = numpy.ones((1, 16), numpy.float32)
-session = inferlite.InferenceSession(make_models.path("mlp"))
-endless = inferlite.InferenceSession(make_models.path("endless"))
+session = inferlite.InferenceSession(committed.path("mlp"))
+endless = inferlite.InferenceSession(committed.path("endless"))
 one = numpy.ones(1, numpy.float32)
 begun = threading.Barrier(5, timeout=30)
 
@@ -30,8 +30,8 @@ WORK = {
     "endless runs": "lambda: endless.run(None, {'x': one})",
     "bad input": "lambda: contextlib_suppress(session)",
     "bound calls": "session.bind({'x': x.copy()})",
-    "models": "lambda: inferlite.load(make_models.path('double'))(x[:, :4])",
-    "creation": "lambda: inferlite.InferenceSession(make_models.path('mlp'))",
+    "models": "lambda: inferlite.load(committed.path('double'))(x[:, :4])",
+    "creation": "lambda: inferlite.InferenceSession(committed.path('mlp'))",
 }
 
 ENDINGS = {
@@ -40,7 +40,7 @@ ENDINGS = {
     "deletes everything first": "del session, endless",
     "in an atexit handler": (
         "import atexit\natexit.register(lambda: session.run(None, {'x': x}))\n"
-        "atexit.register(lambda: inferlite.InferenceSession(make_models.path('mlp')))"
+        "atexit.register(lambda: inferlite.InferenceSession(committed.path('mlp')))"
     ),
 }
 
@@ -54,7 +54,7 @@ def contextlib_suppress(session):
 # The first error of a class imports it, and so does the first model, which is Python code under native frames: a daemon
 # thread that the end of the interpreter meets in there takes the process along, before 3.14. Later ones run none.
 contextlib_suppress(session)
-inferlite.load(make_models.path("double"))(x[:, :4])
+inferlite.load(committed.path("double"))(x[:, :4])
 """
 
 
@@ -86,10 +86,13 @@ def test_exit_with_a_session_in_a_module_and_in_a_thread_local(child_environment
 def test_things_are_dropped_in_any_order(order: str, child_environment: dict[str, str]) -> None:
     names = {"session first": 0, "call first": 1, "array first": 2, "output first": 3}
     code = f"""
-        import gc, numpy, inferlite, make_models
+        import gc, numpy, inferlite, committed
+        inferlite.InferenceSession
+        # The collections below look at what is dropped, not at what the imports have made.
+        gc.freeze()
         for _ in range(50):
             x = numpy.ones((1000, 4), numpy.float32)
-            session = inferlite.InferenceSession(make_models.path("double"))
+            session = inferlite.InferenceSession(committed.path("double"))
             call = session.bind({{"x": x}})
             things = [session, call, x, call()[0], session.get_inputs(), session.get_modelmeta(), session.run]
             things.append(session.run(None, {{"x": x}})[0])

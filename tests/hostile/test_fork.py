@@ -17,12 +17,12 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 # Each child has five seconds to use an old and a new session; a child that hangs is killed by its alarm.
 FORKS = """
-import os, signal, sys, threading, warnings
+import collections, os, signal, sys, threading, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
-import numpy, inferlite, make_models
+import numpy, inferlite, committed
 options = inferlite.SessionOptions()
 options.intra_op_num_threads = {threads}
-old = inferlite.InferenceSession(make_models.path("mlp"), options)
+old = inferlite.InferenceSession(committed.path("mlp"), options)
 x = numpy.ones(({rows}, 16), numpy.float32)
 (wanted,) = old.run(None, {{"x": x}})
 stop = threading.Event()
@@ -34,6 +34,15 @@ def work():
 threads = [threading.Thread(target=work) for _ in range(8)]
 [thread.start() for thread in threads]
 failed = []
+children = collections.deque()
+
+def wait_for_the_oldest():
+    number, child = children.popleft()
+    _, status = os.waitpid(child, 0)
+    if status:
+        failed.append((number, status))
+
+# Some at a time: while the parent waits for one alone, its threads have the machine nearly to themselves.
 for number in range({forks}):
     child = os.fork()
     if child == 0:
@@ -43,7 +52,7 @@ for number in range({forks}):
         try:
             (given,) = old.run(None, {{"x": x}})
             assert given.tobytes() == wanted.tobytes()
-            new = inferlite.InferenceSession(make_models.path("mlp"), options)
+            new = inferlite.InferenceSession(committed.path("mlp"), options)
             (given,) = new.run(None, {{"x": x}})
             assert given.tobytes() == wanted.tobytes()
             call = new.bind({{"x": x}})
@@ -53,11 +62,13 @@ for number in range({forks}):
             print(type(error), error, file=sys.stderr, flush=True)
         finally:
             os._exit(status)
-    _, status = os.waitpid(child, 0)
-    if status:
-        failed.append((number, status))
-        if len(failed) == 3:
-            break
+    children.append((number, child))
+    if len(children) == 4:
+        wait_for_the_oldest()
+    if len(failed) == 3:
+        break
+while children:
+    wait_for_the_oldest()
 stop.set()
 [thread.join() for thread in threads]
 (given,) = old.run(None, {{"x": x}})
@@ -85,11 +96,11 @@ def test_children_use_old_and_new_sessions(
 
 def test_bound_calls_and_models_survive_a_fork(child_environment: dict[str, str]) -> None:
     code = """
-        import os, signal, numpy, inferlite, make_models
+        import os, signal, numpy, inferlite, committed
         x = numpy.ones((1, 4), numpy.float32)
-        session = inferlite.InferenceSession(make_models.path("double"))
+        session = inferlite.InferenceSession(committed.path("double"))
         call = session.bind({"x": x})
-        model = inferlite.load(make_models.path("double"))
+        model = inferlite.load(committed.path("double"))
         call(), model(x)
         child = os.fork()
         if child == 0:
@@ -109,14 +120,14 @@ def test_bound_calls_and_models_survive_a_fork(child_environment: dict[str, str]
 
 def test_a_forked_child_exits_through_the_interpreter(child_environment: dict[str, str]) -> None:
     code = """
-        import faulthandler, os, signal, sys, warnings, numpy, inferlite, make_models
+        import faulthandler, os, signal, sys, warnings, numpy, inferlite, committed
         # Its watchdog is a thread that the child would wait for at its end.
         faulthandler.cancel_dump_traceback_later()
         warnings.simplefilter("ignore", DeprecationWarning)
         x = numpy.ones((1, 16), numpy.float32)
         options = inferlite.SessionOptions()
         options.intra_op_num_threads = 2
-        session = inferlite.InferenceSession(make_models.path("mlp"), options)
+        session = inferlite.InferenceSession(committed.path("mlp"), options)
         session.run(None, {"x": x})
         # onnxruntime's own sessions do not survive a fork: the other back end can only leave them alone.
         for use in (False, True) if inferlite.backend == "native" else (False,):
@@ -133,9 +144,9 @@ def test_a_forked_child_exits_through_the_interpreter(child_environment: dict[st
 
 def test_multiprocessing_with_fork_runs_a_global_session(child_environment: dict[str, str]) -> None:
     code = """
-        import multiprocessing, warnings, numpy, inferlite, make_models
+        import multiprocessing, warnings, numpy, inferlite, committed
         warnings.simplefilter("ignore", DeprecationWarning)
-        session = inferlite.InferenceSession(make_models.path("double"))
+        session = inferlite.InferenceSession(committed.path("double"))
         x = numpy.ones((1, 4), numpy.float32)
         session.run(None, {"x": x})
 
@@ -152,9 +163,9 @@ def test_multiprocessing_with_fork_runs_a_global_session(child_environment: dict
 MOVED = """
 import os, shutil, signal, sys, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
-import numpy, inferlite, make_models
+import numpy, inferlite, committed
 os.chdir({folder!r})
-shutil.copy(make_models.path("double"), "model.onnx")
+shutil.copy(committed.path("double"), "model.onnx")
 x = numpy.ones((1, 4), numpy.float32)
 session = inferlite.InferenceSession("model.onnx")
 assert session.run(None, {{"x": x}})[0].tolist() == [[2.0] * 4]
@@ -179,7 +190,7 @@ assert os.waitpid(child, 0)[1] == 0
 assert session.run(None, {{"x": x}})[0].tolist() == [[2.0] * 4]
 """
 
-REPLACED = "shutil.copy(make_models.path({name!r}), 'new.onnx'); os.replace('new.onnx', 'model.onnx')"
+REPLACED = "shutil.copy(committed.path({name!r}), 'new.onnx'); os.replace('new.onnx', 'model.onnx')"
 CHANGED = (
     "assert given[0] == 'Fail' and 'model.onnx again, which has changed since: make a new session' in given[1], given"
 )
@@ -206,8 +217,8 @@ def test_a_child_may_drop_what_its_parents_runs_made(child_environment: dict[str
     code = """
         import os, signal, sys, threading, warnings
         warnings.simplefilter("ignore", DeprecationWarning)
-        import numpy, inferlite, make_models
-        session = inferlite.InferenceSession(make_models.path("double"))
+        import numpy, inferlite, committed
+        session = inferlite.InferenceSession(committed.path("double"))
         x = numpy.ones((4096, 4), numpy.float32)
         stop = threading.Event()
 
@@ -237,8 +248,8 @@ def test_a_child_makes_empty_sequences_while_its_parent_does(child_environment: 
     code = """
         import os, signal, threading, warnings
         warnings.simplefilter("ignore", DeprecationWarning)
-        import numpy, inferlite, make_models
-        session = inferlite.InferenceSession(make_models.path("sequence"))
+        import numpy, inferlite, committed
+        session = inferlite.InferenceSession(committed.path("sequence"))
         name = session.get_inputs()[0].name
         stop = threading.Event()
 
@@ -265,12 +276,12 @@ def test_a_child_makes_empty_sequences_while_its_parent_does(child_environment: 
 @pytest.mark.parametrize("ending", ["exits", "drops it"])
 def test_a_child_may_leave_its_parents_session_unused(ending: str, child_environment: dict[str, str]) -> None:
     code = f"""
-        import faulthandler, gc, os, signal, sys, warnings, numpy, inferlite, make_models
+        import faulthandler, gc, os, signal, sys, warnings, numpy, inferlite, committed
         faulthandler.cancel_dump_traceback_later()
         warnings.simplefilter("ignore", DeprecationWarning)
         options = inferlite.SessionOptions()
         options.intra_op_num_threads = 4
-        session = inferlite.InferenceSession(make_models.path("mlp"), options)
+        session = inferlite.InferenceSession(committed.path("mlp"), options)
         session.run(None, {{"x": numpy.ones((4096, 16), numpy.float32)}})
         child = os.fork()
         if child == 0:
@@ -287,10 +298,10 @@ def test_a_child_may_leave_its_parents_session_unused(ending: str, child_environ
 
 def test_a_refusal_in_a_child_costs_no_memory(child_environment: dict[str, str], tmp_path: Path) -> None:
     code = f"""
-        import os, shutil, signal, sys, warnings, numpy, inferlite, make_models, memory
+        import os, shutil, signal, sys, warnings, numpy, inferlite, committed, memory
         warnings.simplefilter("ignore", DeprecationWarning)
         path = {str(tmp_path / "model.onnx")!r}
-        shutil.copy(make_models.path("mlp"), path)
+        shutil.copy(committed.path("mlp"), path)
         session = inferlite.InferenceSession(path)
         x = numpy.ones((1, 16), numpy.float32)
         session.run(None, {{"x": x}})

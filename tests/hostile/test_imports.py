@@ -7,10 +7,10 @@ import pytest
 import child
 
 RUN = """
-    import numpy, make_models
+    import numpy, committed
     x = numpy.ones((1, 16), numpy.float32)
-    ours = inferlite.InferenceSession(make_models.path("mlp"))
-    theirs = onnxruntime.InferenceSession(make_models.path("mlp"))
+    ours = inferlite.InferenceSession(committed.path("mlp"))
+    theirs = onnxruntime.InferenceSession(committed.path("mlp"))
     for _ in range(10):
         (one,), (other,) = ours.run(None, {"x": x}), theirs.run(None, {"x": x})
         assert one.tobytes() == other.tobytes()
@@ -20,10 +20,10 @@ ORDERS = {
     "inferlite first": "import inferlite; inferlite.InferenceSession; import onnxruntime",
     "onnxruntime first": "import onnxruntime; import inferlite; inferlite.InferenceSession",
     "onnxruntime's session first": (
-        "import onnxruntime, make_models; onnxruntime.InferenceSession(make_models.path('mlp')); import inferlite"
+        "import onnxruntime, committed; onnxruntime.InferenceSession(committed.path('mlp')); import inferlite"
     ),
     "inferlite's session first": (
-        "import inferlite, make_models; inferlite.InferenceSession(make_models.path('mlp')); import onnxruntime"
+        "import inferlite, committed; inferlite.InferenceSession(committed.path('mlp')); import onnxruntime"
     ),
     "at once in two threads": (
         "import threading, importlib, inferlite\n"
@@ -56,8 +56,8 @@ def test_importing_brings_in_neither_onnxruntime_nor_the_command_line(child_envi
 
 def test_the_native_session_needs_no_onnxruntime_in_python(backend: str, child_environment: dict[str, str]) -> None:
     code = """
-        import sys, numpy, inferlite, make_models
-        session = inferlite.InferenceSession(make_models.path("double"))
+        import sys, numpy, inferlite, committed
+        session = inferlite.InferenceSession(committed.path("double"))
         assert session.run(None, {"x": numpy.ones((1, 4), numpy.float32)})[0].tolist() == [[2.0] * 4]
         session.get_inputs(), session.get_modelmeta(), session.get_providers()
         print("onnxruntime" in sys.modules)

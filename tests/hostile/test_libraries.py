@@ -182,8 +182,8 @@ def test_the_library_can_be_named(backend: str, child_environment: dict[str, str
     copy = tmp_path / "renamed library.so"
     shutil.copyfile(_library.find_library(), copy)
     code = """
-        import numpy, inferlite, make_models
-        session = inferlite.InferenceSession(make_models.path("double"))
+        import numpy, inferlite, committed
+        session = inferlite.InferenceSession(committed.path("double"))
         print(session.run(None, {"x": numpy.ones((1, 4), numpy.float32)})[0].tolist())
         print(inferlite.backend)
         print("renamed library.so" in open("/proc/self/maps").read())
@@ -198,13 +198,13 @@ def test_without_the_native_part_the_fallback_says_so_once(child_environment: di
     code = """
         import sys, warnings
         sys.modules["inferlite._core"] = None
-        import numpy, make_models
+        import numpy, committed
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             import inferlite
             assert not caught
             for _ in range(3):
-                session = inferlite.InferenceSession(make_models.path("double"))
+                session = inferlite.InferenceSession(committed.path("double"))
         assert session.run(None, {"x": numpy.ones((1, 4), numpy.float32)})[0].tolist() == [[2.0] * 4]
         (warning,) = caught
         assert warning.category is RuntimeWarning

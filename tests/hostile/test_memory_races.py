@@ -8,10 +8,10 @@ import child
 
 START = """
 import gc, threading
-import numpy, inferlite, make_models
-session = inferlite.InferenceSession(make_models.path("identity"), hold_gil=False)
-strings = inferlite.InferenceSession(make_models.path("strings"))
-sequence = inferlite.InferenceSession(make_models.path("sequence"))
+import numpy, inferlite, committed
+session = inferlite.InferenceSession(committed.path("identity"), hold_gil=False)
+strings = inferlite.InferenceSession(committed.path("strings"))
+sequence = inferlite.InferenceSession(committed.path("sequence"))
 stop = threading.Event()
 errors = []
 
@@ -197,6 +197,7 @@ EVIL = {
         call = lambda: strings.run(None, {"x": numpy.array([Item()] * 10, object)})
     """,
     "key changes the map": """
+        import make_models
         class Value:
             def __float__(self):
                 values.clear()
