@@ -1,4 +1,4 @@
-"""Waiting for the answers of a model on an event loop; both back ends give their tickets to this."""
+"""Waiting for the answers of a model on an event loop, without the native part."""
 
 from __future__ import annotations
 

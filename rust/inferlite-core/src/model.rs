@@ -215,20 +215,7 @@ impl Model {
         Ticket::new(self.clone(), self.question(call, missed), terms)
     }
 
-    /// Begins many calls that are not kept at once, so that those which may share a batch do.
-    ///
-    /// With `leads_brief_ones`, this thread runs a batch itself that is over before another thread would have begun it.
-    pub fn begin_all<'c>(
-        self: &Arc<Self>,
-        calls: impl IntoIterator<Item = (&'c Call<'c>, Missed, Terms)>,
-        leads_brief_ones: bool,
-    ) -> Vec<Result<Ticket>> {
-        let questions = calls.into_iter();
-        let questions = questions.map(|(call, missed, terms)| (self.question(call, missed), terms));
-        Ticket::all(self, questions, leads_brief_ones)
-    }
-
-    fn question(&self, call: &Call<'_>, missed: Missed) -> Question {
+    pub(crate) fn question(&self, call: &Call<'_>, missed: Missed) -> Question {
         match (missed, self.cache()) {
             (Missed::Call(key), Some(cache)) => cache.question(call, key).0,
             (Missed::Rows(missing), _) => Question::of_rows(call, missing),
@@ -432,6 +419,17 @@ impl Model {
     #[must_use]
     pub fn is_free(&self) -> bool {
         self.batcher().is_none_or(Batcher::is_idle)
+    }
+
+    /// Whether the shapes of a call's inputs settle how long its run takes.
+    pub(crate) fn is_straight_line(&self) -> bool {
+        self.is_straight_line
+    }
+
+    /// Whether calls are combined.
+    #[must_use]
+    pub fn is_batched(&self) -> bool {
+        self.batcher.get().is_some()
     }
 
     /// Combines calls from now on; the first settings that are given count.

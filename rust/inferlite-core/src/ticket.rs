@@ -4,16 +4,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::{Request, Terms};
+use crate::cache::Missed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Ending, Leader, Role, Seat, Waker};
 use crate::model::Model;
 use crate::question::Question;
-use crate::runtime::Answer;
+use crate::runtime::{Answer, Call};
 
 pub use crate::flight::Audience;
 
 /// How long a caller waits before it looks whether it should go on.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A call in memory of its own, which has not begun: see [`Model::ask`].
+#[derive(Debug)]
+pub struct Asked(Arc<Question>);
+
+impl Model {
+    /// Copies a call that is not kept, for [`Model::begin_all`].
+    pub fn ask(&self, call: &Call<'_>, missed: Missed) -> Asked {
+        Asked(Arc::new(self.question(call, missed)))
+    }
+
+    /// Begins many calls at once, so that those which may share a batch do; says of each what [`Model::begin`] says.
+    ///
+    /// With `leads_brief_ones`, this thread runs a batch itself that is over before another thread would have begun it.
+    pub fn begin_all(
+        self: &Arc<Self>,
+        asked: impl IntoIterator<Item = (Asked, Terms)>,
+        leads_brief_ones: bool,
+    ) -> Vec<Result<Ticket>> {
+        let questions = asked.into_iter().map(|(asked, terms)| (asked.0, terms));
+        Ticket::all(self, questions, leads_brief_ones)
+    }
+}
 
 /// The claim to the answer of one call. Dropping it gives the claim up: the run ends early if nobody else has one.
 #[derive(Debug)]
@@ -37,12 +61,12 @@ impl Ticket {
     /// The same for many questions at once, which may share batches.
     pub(crate) fn all(
         model: &Arc<Model>,
-        questions: impl Iterator<Item = (Question, Terms)>,
+        questions: impl Iterator<Item = (Arc<Question>, Terms)>,
         leads_brief_ones: bool,
     ) -> Vec<Result<Self>> {
         let mut requests = Vec::new();
         let tickets = questions.map(|(question, terms)| {
-            let (mut ticket, leader) = Self::join(model.clone(), Arc::new(question), terms);
+            let (mut ticket, leader) = Self::join(model.clone(), question, terms);
             let requested = match leader {
                 Some(leader) if ticket.is_batched() => {
                     requests.push(ticket.request(leader));

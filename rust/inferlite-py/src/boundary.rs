@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use inferlite_core::batch::Terms;
 use inferlite_core::cache::{DIGESTED_BYTES, Missed};
-use inferlite_core::ticket::Ticket;
+use inferlite_core::ticket::{Asked, Ticket};
 use inferlite_core::{Answer, Call, Error, ErrorKind, Model};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -231,6 +231,41 @@ pub(crate) fn begin<'m>(
     })?;
     logging::forward(py)?;
     Ok(begun)
+}
+
+/// What a call has come to that leaves at the end of its event loop's turn.
+pub(crate) enum Said<'m> {
+    Answered(Answer<'m>),
+    Asked(Asked),
+}
+
+/// Answers a call at once if it is kept, or over soon on a loop that is quiet, else copies it.
+pub(crate) fn ask<'m>(
+    py: Python<'_>,
+    opened: &'m Opened,
+    call: &Call<'_>,
+    terms: Terms,
+    pins: &mut Pins<'_>,
+    is_quiet: impl FnOnce() -> bool,
+) -> Result<Said<'m>, PyCoreError> {
+    let model = &opened.model;
+    if (model.is_free() && model.is_brief(model.workload(call)) && is_quiet()) || gate::is_shut() {
+        // It is over before the deadline matters.
+        let terms = Terms {
+            deadline: None,
+            ..terms
+        };
+        return run(py, model, opened.may_hold_gil, call, &terms, pins, None).map(Said::Answered);
+    }
+    let ask = || match model.look_up(call) {
+        Ok(found) => Said::Answered(found.into()),
+        Err(missed) => Said::Asked(model.ask(call, missed)),
+    };
+    if call.byte_len() <= DIGESTED_BYTES {
+        return Ok(ask());
+    }
+    pins.forbid_resizing()?;
+    Ok(detach(py, ask))
 }
 
 /// Waits for an answer until the model's clock shows the deadline.

@@ -9,16 +9,17 @@ mod batching;
 mod bound;
 mod boundary;
 mod closable;
+mod event_loop;
 mod feed;
 mod file;
 mod live_cache;
 mod logging;
 mod model;
+mod prediction;
 mod rows;
 mod run_options;
 mod session;
 mod settings;
-mod ticket;
 mod turn;
 mod value;
 mod vectorcall;
@@ -72,15 +73,17 @@ mod _core {
     #[pymodule_export]
     use super::boundary::gate::shut;
     #[pymodule_export]
+    use super::event_loop::PyEventLoop;
+    #[pymodule_export]
     use super::file::model_info;
     #[pymodule_export]
     use super::logging::drain_log;
     #[pymodule_export]
+    use super::prediction::PyPrediction;
+    #[pymodule_export]
     use super::run_options::PyRunOptions;
     #[pymodule_export]
     use super::session::PySession;
-    #[pymodule_export]
-    use super::ticket::PyTicket;
     use super::vectorcall;
     #[pymodule_export]
     use super::{available_providers, available_threads, build_profile, load_runtime, runtime_version};

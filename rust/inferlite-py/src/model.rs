@@ -8,7 +8,6 @@ use inferlite_core::batch::Terms;
 use inferlite_core::runtime::ort::OrtEngine;
 use inferlite_core::runtime::{Argument, Dim, Signature};
 use inferlite_core::stats::CallStats;
-use inferlite_core::ticket::Ticket;
 use inferlite_core::{Answer, Error, ErrorKind, Feed, Input, TensorView};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
@@ -19,11 +18,12 @@ use smallvec::SmallVec;
 use crate::array::Array;
 use crate::boundary::{self, PyCoreError, detach, inferlite_exception, own_class};
 use crate::closable::{Closable, Handle};
+use crate::event_loop::{self, PyEventLoop};
 use crate::feed::{Fed, Names};
+use crate::prediction::{Claim, Course, PyPrediction};
 use crate::rows::{self, Said, Use};
 use crate::session::{Looked, Opened, describe};
 use crate::settings::{Providers, session_settings, source};
-use crate::ticket::PyTicket;
 use crate::value::{Handing, output_of};
 use crate::{batching, live_cache, logging};
 
@@ -154,10 +154,13 @@ impl PyModel {
             && let Some(deadline) = Self::deadline(slf, timeout)?
         {
             terms.deadline = Some(deadline);
-            return match Self::begin(slf, inputs, outputs, named, terms)? {
-                (Begun::Answered(object), _) => Ok(object),
-                (Begun::Waiting(ticket), wanted) => {
-                    let (this, py) = (slf.get(), slf.py());
+            let (this, py) = (slf.get(), slf.py());
+            let handle = Self::open(slf)?;
+            let (mut fed, wanted) = this.read_call(py, handle.get().opened().signature(), inputs, outputs, named)?;
+            let begun = handle.get().opened().begin(py, &mut fed, wanted.as_deref(), terms);
+            return match begun.map_err(|error| this.failure(py, error))? {
+                boundary::Begun::Answered(mut answer) => this.object(py, &mut answer, wanted.as_deref()),
+                boundary::Begun::Waiting(ticket) => {
                     let answer = boundary::wait(py, ticket, deadline);
                     let mut answer = answer.map_err(|error| match error {
                         PyCoreError::Core(error) if error.kind() == ErrorKind::DeadlineExceeded => {
@@ -212,7 +215,8 @@ impl PyModel {
     ///
     /// The inputs are read, and copied where the run does not start at once, before this returns. Kept answers, and runs
     /// that have proven to take less than 0.1 ms, are there at once; others run on threads of the model's own, as many
-    /// as there are processors for this process. A task that is cancelled gives its answer up; the run ends early once
+    /// as there are processors for this process. Where calls are batched, those of one turn of the loop leave together at
+    /// its end. A task that is cancelled gives its answer up; the run ends early once
     /// nobody waits for it.
     ///
     /// Args:
@@ -234,26 +238,21 @@ impl PyModel {
         priority: Option<&Bound<'py, PyAny>>,
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
         let timeout = Self::timeout(slf, timeout);
         let begin = || {
             let mut terms = Self::terms(slf, priority)?;
             terms.deadline = timeout.map_or(Ok(None), |timeout| Self::deadline(slf, timeout))?;
             Ok::<_, PyErr>((Self::begin(slf, inputs, outputs, named, terms)?, terms.deadline))
         };
-        let waiting = py.import("inferlite._async")?;
-        match begin() {
-            Ok(((Begun::Answered(object), _), _)) => waiting.call_method1("answered", (object,)),
-            Ok(((Begun::Waiting(ticket), wanted), deadline)) => {
-                let ticket = PyTicket::new(slf.clone().unbind(), ticket, wanted, deadline);
-                waiting.call_method1("answer", (Bound::new(py, ticket)?, &slf.get().name, timeout))
-            }
+        let (course, wanted, home, deadline) = match begin() {
+            Ok(((course, wanted, home), deadline)) => (course, wanted, home, deadline),
             // Whoever awaits it is told.
-            Err(error) if error.is_instance_of::<PyException>(py) => {
-                waiting.call_method1("failed", (error.into_value(py),))
-            }
-            Err(error) => Err(error),
-        }
+            Err(error) if error.is_instance_of::<PyException>(slf.py()) => (Course::Failed(error), None, None, None),
+            Err(error) => return Err(error),
+        };
+        let timeout = timeout.map(|timeout| timeout.clone().unbind());
+        let prediction = PyPrediction::new(slf.clone().unbind(), course, wanted, timeout, deadline, home);
+        Ok(Bound::new(slf.py(), prediction)?.into_any())
     }
 
     /// What the model has counted since it was loaded: calls, rows and the latency of the calls that succeeded.
@@ -397,12 +396,6 @@ impl PyModel {
     }
 }
 
-/// What a call has come to that does not wait for its run.
-enum Begun<'py> {
-    Answered(Bound<'py, PyAny>),
-    Waiting(Ticket),
-}
-
 type Wanted = Option<SmallVec<[usize; 8]>>;
 
 impl PyModel {
@@ -444,37 +437,83 @@ impl PyModel {
             .map(|timeout| now.saturating_add(timeout)))
     }
 
-    /// Reads a call, and answers it or has it run on another thread.
-    fn begin<'py>(
-        slf: &Bound<'py, Self>,
+    /// Reads a call whose caller does not wait: its inputs, and which outputs it wants.
+    fn read_call<'py>(
+        &self,
+        py: Python<'py>,
+        signature: &Signature,
         inputs: Option<&Bound<'py, PyAny>>,
         outputs: Option<&Bound<'py, PyAny>>,
         named: Option<&Bound<'py, PyDict>>,
-        terms: Terms,
-    ) -> PyResult<(Begun<'py>, Wanted)> {
-        let (this, py) = (slf.get(), slf.py());
-        let handle = Self::open(slf)?;
-        let opened = handle.get().opened();
-        let signature = opened.signature();
+    ) -> PyResult<(Fed<'py>, Wanted)> {
+        // Reading the names may run the caller's code, so it comes before anything looks into an array.
         let wanted = match outputs {
-            Some(outputs) if !outputs.is_none() => Some(this.wanted(py, signature, outputs)),
+            Some(outputs) if !outputs.is_none() => Some(self.wanted(py, signature, outputs)),
             _ => None,
         };
         let mut fed = Fed::default();
-        if !this.read_directly(signature, inputs, named, &mut fed)? {
-            fed = this.read(py, signature, inputs, named)?;
+        if !self.read_directly(signature, inputs, named, &mut fed)? {
+            fed = self.read(py, signature, inputs, named)?;
         }
-        let wanted = wanted.transpose()?;
-        let begun = opened
-            .begin(py, &mut fed, wanted.as_deref(), terms)
-            .map_err(|error| this.failure(py, error))?;
-        let begun = match begun {
-            boundary::Begun::Answered(mut answer) => {
-                Begun::Answered(this.object(py, &mut answer, wanted.as_deref())?)
-            }
-            boundary::Begun::Waiting(ticket) => Begun::Waiting(ticket),
+        Ok((fed, wanted.transpose()?))
+    }
+
+    /// Reads a call of an event loop, and answers it or has it begin: at once, or with all others of the loop's turn.
+    fn begin(
+        slf: &Bound<'_, Self>,
+        inputs: Option<&Bound<'_, PyAny>>,
+        outputs: Option<&Bound<'_, PyAny>>,
+        named: Option<&Bound<'_, PyDict>>,
+        terms: Terms,
+    ) -> PyResult<(Course, Wanted, Option<Py<PyEventLoop>>)> {
+        let (this, py) = (slf.get(), slf.py());
+        let handle = Self::open(slf)?;
+        let opened = handle.get().opened();
+        let (mut fed, wanted) = this.read_call(py, opened.signature(), inputs, outputs, named)?;
+        let running = if opened.model.is_batched() {
+            Some(event_loop::running(py)?)
+        } else {
+            None
         };
-        Ok((begun, wanted))
+        let mut home = None;
+        let begun = match &running {
+            None => opened.begin(py, &mut fed, wanted.as_deref(), terms),
+            Some(running) => {
+                let running = running
+                    .as_ref()
+                    .map(|running| Ok::<_, PyErr>((running, PyEventLoop::of(running)?)));
+                let running = running.transpose()?;
+                let is_quiet = || {
+                    running
+                        .as_ref()
+                        .is_some_and(|(_, event_loop)| event_loop.get().is_quiet())
+                };
+                match opened.ask(py, &mut fed, wanted.as_deref(), terms, is_quiet) {
+                    Ok(boundary::Said::Answered(answer)) => Ok(boundary::Begun::Answered(answer)),
+                    Ok(boundary::Said::Asked(asked)) => {
+                        let claim = Arc::new(Claim::new(asked, terms));
+                        if let Some((running, event_loop)) = running {
+                            PyEventLoop::join(&event_loop, running, &opened.model, &claim)?;
+                            home = Some(event_loop.unbind());
+                        }
+                        return Ok((Course::Waiting(opened.model.clone(), claim), wanted, home));
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        let course = match begun.map_err(|error| this.failure(py, error))? {
+            boundary::Begun::Answered(mut answer) => {
+                Course::Answered(this.object(py, &mut answer, wanted.as_deref())?.unbind())
+            }
+            boundary::Begun::Waiting(ticket) => Course::Waiting(opened.model.clone(), Arc::new(Claim::begun(ticket))),
+        };
+        Ok((course, wanted, home))
+    }
+
+    /// What messages call the model.
+    pub(crate) fn title(&self) -> &str {
+        &self.name
     }
 
     /// What a call returns: the output itself, or several by name.
@@ -499,7 +538,7 @@ impl PyModel {
 
     /// What a call raises whose answer did not come in time.
     #[cold]
-    fn late(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyErr {
+    pub(crate) fn late(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyErr {
         let made = py
             .import("inferlite._checks")
             .and_then(|checks| checks.call_method1("deadline_exceeded", (&self.name, timeout)));

@@ -154,6 +154,23 @@ impl Opened {
         boundary::begin(py, self, &call, terms, &mut fed.pins)
     }
 
+    /// Answers what was fed if that takes no time, else copies it for the end of the loop's turn.
+    pub(crate) fn ask(
+        &self,
+        py: Python<'_>,
+        fed: &mut Fed<'_>,
+        fetches: Option<&[usize]>,
+        terms: Terms,
+        is_quiet: impl FnOnce() -> bool,
+    ) -> Result<boundary::Said<'_>, PyCoreError> {
+        let call = Call {
+            feeds: &fed.feeds,
+            fetches: fetches.unwrap_or(&self.every_output),
+            options: None,
+        };
+        boundary::ask(py, self, &call, terms, &mut fed.pins, is_quiet)
+    }
+
     /// Drops the answer to a call that is kept; whether there was one.
     pub(crate) fn invalidate(&self, py: Python<'_>, fed: &Fed<'_>, fetches: Option<&[usize]>) -> bool {
         let call = Call {

@@ -197,7 +197,12 @@ impl Batcher {
             (self.kind_of(&item.question), item, request.terms)
         });
         let items: Vec<_> = items.collect();
-        let own = if leads_brief_ones { Own::Brief } else { Own::None };
+        // Where values decide about the time, earlier runs say nothing of the next.
+        let own = if leads_brief_ones && model.is_straight_line() {
+            Own::Brief
+        } else {
+            Own::None
+        };
         let mut state = locked(&self.state);
         let mut gone = Vec::new();
         let pushed = items.into_iter().map(|((kind, rows), item, terms)| {

@@ -286,8 +286,8 @@ fn many_are_begun_at_once_and_their_audience_is_told_once() {
     let audience = Arc::<Loop>::default();
     let begun = with_call(&[1.0], |one| {
         with_call(&[2.0], |two| {
-            let calls = [one, two, one].map(|call| (call, Missed::Skipped, Terms::default()));
-            model.begin_all(calls, false)
+            let asked = [one, two, one].map(|call| (model.ask(call, Missed::Skipped), Terms::default()));
+            model.begin_all(asked, false)
         })
     });
     let tickets: Vec<_> = begun.into_iter().map(|ticket| ticket.expect("there is room")).collect();
