@@ -1,7 +1,8 @@
 # The native part. `inferlite.Model` is its class; everything else here is for inferlite's own Python modules.
 
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextvars import Context
 from types import TracebackType
 from typing import Any, Literal, Self, final
@@ -18,6 +19,7 @@ __all__ = [
     "Prediction",
     "RunOptions",
     "Session",
+    "Ticket",
     "_shut_gate",
     "available_providers",
     "available_threads",
@@ -88,6 +90,7 @@ class Model:
     def _cache_save(self, path: str) -> int: ...
     def _cache_summary(self) -> tuple[Any, ...] | None: ...
     def _check_example(self, example: Any) -> None: ...
+    def _declare_axes(self, axes: Any) -> None: ...
     def _use_rows(
         self,
         declared: Sequence[tuple[str, int | None]],
@@ -107,6 +110,24 @@ class Model:
         **named: Any,
     ) -> Coroutine[Any, Any, Any]: ...
     def close(self, *, cancel: bool = False) -> None: ...
+    def map(
+        self,
+        items: Iterable[Any],
+        /,
+        *,
+        outputs: Sequence[str] | str | None = None,
+        timeout: float | None = None,
+        priority: int | None = None,
+    ) -> Iterator[Any]: ...
+    def map_rows(
+        self,
+        rows: Iterable[Any],
+        /,
+        *,
+        outputs: Sequence[str] | str | None = None,
+        timeout: float | None = None,
+        priority: int | None = None,
+    ) -> Iterator[Any]: ...
     def predict(
         self,
         inputs: Any = None,
@@ -118,6 +139,16 @@ class Model:
         **named: Any,
     ) -> Any: ...
     def stats(self) -> Stats: ...
+    def submit(
+        self,
+        inputs: Any = None,
+        /,
+        *,
+        outputs: Sequence[str] | str | None = None,
+        timeout: float | None = None,
+        priority: int | None = None,
+        **named: Any,
+    ) -> Future[Any]: ...
 
 @final
 class EventLoop:
@@ -179,3 +210,10 @@ class Session:
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
     ) -> list[Any]: ...
+
+@final
+class Ticket:
+    def answer(self) -> tuple[Any] | None: ...
+    def leave(self) -> None: ...
+    def remaining(self) -> float | None: ...
+    def when_ended(self, callback: Callable[[], object]) -> None: ...

@@ -107,6 +107,7 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
     opened = open_model(make, title, hold, session_options, providers, provider_options, combined)
     if axes:
         _rows.check_axes(opened.name, axes, opened.signature)
+        opened._declare_axes(axes)  # noqa: SLF001 - a class of this package
     by_row = kept is not None and kept.by == "row"
     settings = None if combined is None else combined._given(_instances(session_options, providers))  # noqa: SLF001
     if by_row or settings is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 import numpy as np
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-from inferlite import _async, _checks as checks
+from inferlite import _async, _checks as checks, _futures
 from inferlite._calls import Reader
 from inferlite._checks import NUMPY_DTYPES
 from inferlite._fallback.cache import Answers, Claim, copied_value
@@ -26,7 +26,8 @@ from inferlite.metadata import DTYPES, Signature, TensorSpec, cache_stats, eleme
 from inferlite.options import copied
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
     from types import TracebackType
 
     import onnxruntime
@@ -79,6 +80,7 @@ class Model:
         self._stats = CallStats()
         self._answers = None if cache is None else Answers(**cache)
         self._threads = Threads()
+        self._axes: list[tuple[str, int | None]] = []
         outputs = session.get_outputs()
         self._reader = Reader(
             self._name,
@@ -195,6 +197,92 @@ class Model:
         except Exception as error:  # noqa: BLE001 - whoever awaits it is told
             return _async.failed(error)
         return _async.Answer(ticket, self._name, timeout)
+
+    def submit(
+        self,
+        inputs: Any = None,  # noqa: ANN401 - anything that can be an array
+        /,
+        *,
+        outputs: Sequence[str] | str | None = None,
+        timeout: float | None = None,
+        priority: int | None = None,
+        **named: Any,  # noqa: ANN401
+    ) -> Future[Any]:
+        """Run the model on another thread: `future = model.submit(x)`.
+
+        The inputs are read and copied before this returns.
+
+        Args:
+            inputs: As for `predict`.
+            outputs: As for `predict`.
+            timeout: As for `predict`.
+            priority: As for `predict`.
+            **named: As for `predict`.
+
+        Returns:
+            A `concurrent.futures.Future` of what `predict` returns or raises, or QueueFullError. Cancelling it gives
+            the answer up.
+        """
+        try:
+            seconds = checks.timeout(timeout)
+            if priority is not None:
+                checks.priority(priority)
+            call = self._call(inputs, outputs, named)
+            kept = call.kept()
+            if kept is not None:
+                return _futures.Submitted.answered(kept[0])
+            ticket = self._submit(call, seconds)
+        except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
+            return _futures.Submitted.failed(error)
+        return _futures.Submitted.waiting(ticket, self._name, timeout)
+
+    def map(
+        self,
+        items: Iterable[Any],
+        /,
+        *,
+        outputs: Sequence[str] | str | None = None,
+        timeout: float | None = None,
+        priority: int | None = None,
+    ) -> Iterator[Any]:
+        """Run the model for each of many inputs, up to 256 calls ahead: `for y in model.map(inputs)`.
+
+        Args:
+            items: What `predict` takes, one after the other; read as answers are taken.
+            outputs: As for `predict`, for every call.
+            timeout: As for `predict`, for every call by itself.
+            priority: As for `predict`, for every call.
+
+        Returns:
+            A generator of what `predict` returns, in the order of the items, which raises what `predict` raises.
+        """
+        return _futures.map_calls(self, items, {"outputs": outputs, "timeout": timeout, "priority": priority})
+
+    def map_rows(
+        self,
+        rows: Iterable[Any],
+        /,
+        *,
+        outputs: Sequence[str] | str | None = None,
+        timeout: float | None = None,
+        priority: int | None = None,
+    ) -> Iterator[Any]:
+        """Run the model for each of many rows, which have no batch axis: `for y in model.map_rows(table)`.
+
+        Args:
+            rows: Arrays or lists for a model that has one input, or mappings by name, each without the batch axis.
+            outputs: As for `predict`, for every row.
+            timeout: As for `predict`, for every row by itself.
+            priority: As for `predict`, for every row.
+
+        Returns:
+            A generator as `map` returns it, of answers without the batch axis.
+        """
+        settings = {"outputs": outputs, "timeout": timeout, "priority": priority}
+        return _futures.map_rows(self, rows, settings, self._axes)
+
+    def _declare_axes(self, axes: list[tuple[str, int | None]]) -> None:
+        self._axes = axes
 
     def _submit(self, call: _Call, seconds: float | None) -> Ticket:
         call, claim = call.copied(), Claim()

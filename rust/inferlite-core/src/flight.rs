@@ -105,6 +105,10 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Seat(Arc<Flight>);
 
+/// Where to be woken at the end of a computation, without a claim to its answer.
+#[derive(Debug)]
+pub struct Bell(Arc<Flight>);
+
 /// What a thread that stands in line is woken for.
 #[derive(Debug)]
 pub(crate) enum Woken {
@@ -177,6 +181,25 @@ impl Flight {
         }
         state.seats += 1;
         Some(Seat(self.clone()))
+    }
+}
+
+impl Flight {
+    fn when_ended(&self, waker: Waker) {
+        let mut state = locked(&self.state);
+        if state.ending.is_none() {
+            state.wakers.push(waker);
+        } else {
+            drop(state);
+            wake([waker]);
+        }
+    }
+}
+
+impl Bell {
+    /// Calls `wake` once the computation has ended: from the thread that leads, or at once.
+    pub fn when_ended(self, wake: Box<dyn FnOnce() + Send>) {
+        self.0.when_ended(Waker::Once(wake));
     }
 }
 
@@ -315,13 +338,12 @@ impl Seat {
 
     /// Wakes somebody once it has ended: from the thread that leads, or at once.
     pub(crate) fn when_ended(&self, waker: Waker) {
-        let mut state = locked(&self.0.state);
-        if state.ending.is_none() {
-            state.wakers.push(waker);
-        } else {
-            drop(state);
-            wake([waker]);
-        }
+        self.0.when_ended(waker);
+    }
+
+    /// The same for later, without the seat.
+    pub(crate) fn bell(&self) -> Bell {
+        Bell(self.0.clone())
     }
 }
 

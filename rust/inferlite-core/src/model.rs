@@ -858,7 +858,9 @@ mod tests {
         let (model, _hand) = with_cache(model(false, gate::held));
         let mut ticket = begin(&model, 1);
         let (sender, receiver) = std::sync::mpsc::channel();
-        ticket.when_ended(Box::new(move || sender.send(()).expect("somebody listens")));
+        ticket
+            .bell()
+            .when_ended(Box::new(move || sender.send(()).expect("somebody listens")));
         assert!(ticket.answer().expect("it has not failed yet").is_none());
         gate::let_go(1);
         receiver.recv().expect("it wakes");

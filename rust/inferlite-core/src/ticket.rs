@@ -11,7 +11,7 @@ use crate::model::Model;
 use crate::question::Question;
 use crate::runtime::{Answer, Call};
 
-pub use crate::flight::Audience;
+pub use crate::flight::{Audience, Bell};
 
 /// How long a caller waits before it looks whether it should go on.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
@@ -186,9 +186,10 @@ impl Ticket {
         self.model.clock().now()
     }
 
-    /// Calls `wake` once [`Ticket::answer`] has something to say: from whichever thread computes it, or at once.
-    pub fn when_ended(&self, wake: Box<dyn FnOnce() + Send>) {
-        self.seat.when_ended(Waker::Once(wake));
+    /// Where to be woken once [`Ticket::answer`] has something to say, for whoever must not hold the ticket meanwhile.
+    #[must_use]
+    pub fn bell(&self) -> Bell {
+        self.seat.bell()
     }
 
     /// Tells an audience once [`Ticket::answer`] has something to say, together with all else that ends then.

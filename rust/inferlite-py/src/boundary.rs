@@ -207,16 +207,17 @@ pub(crate) enum Begun<'m> {
     Waiting(Ticket),
 }
 
-/// Answers a call at once if it is kept or over soon, else has it run on another thread.
+/// Answers a call at once if it is kept, or over soon and `may_run_here`, else has it run on another thread.
 pub(crate) fn begin<'m>(
     py: Python<'_>,
     opened: &'m Opened,
     call: &Call<'_>,
     terms: Terms,
     pins: &mut Pins<'_>,
+    may_run_here: bool,
 ) -> Result<Begun<'m>, PyCoreError> {
     let model = &opened.model;
-    if (model.is_brief(model.workload(call)) && model.is_free()) || gate::is_shut() {
+    if (may_run_here && model.is_brief(model.workload(call)) && model.is_free()) || gate::is_shut() {
         // It is over before the deadline matters.
         let terms = Terms {
             deadline: None,

@@ -20,6 +20,7 @@ mod rows;
 mod run_options;
 mod session;
 mod settings;
+mod ticket;
 mod turn;
 mod value;
 mod vectorcall;
@@ -84,6 +85,8 @@ mod _core {
     use super::run_options::PyRunOptions;
     #[pymodule_export]
     use super::session::PySession;
+    #[pymodule_export]
+    use super::ticket::PyTicket;
     use super::vectorcall;
     #[pymodule_export]
     use super::{available_providers, available_threads, build_profile, load_runtime, runtime_version};

@@ -24,6 +24,7 @@ use crate::prediction::{Claim, Course, PyPrediction};
 use crate::rows::{self, Said, Use};
 use crate::session::{Looked, Opened, describe};
 use crate::settings::{Providers, session_settings, source};
+use crate::ticket::PyTicket;
 use crate::value::{Handing, output_of};
 use crate::{batching, live_cache, logging};
 
@@ -48,6 +49,8 @@ pub(crate) struct PyModel {
     handing: Handing,
     /// What `timeout` is where a call does not say, if anything.
     timeout: PyOnceLock<Py<PyAny>>,
+    /// The batch axes that were declared, if any were.
+    axes: PyOnceLock<Py<PyAny>>,
 }
 
 #[pymethods]
@@ -91,6 +94,7 @@ impl PyModel {
             declared,
             reader: PyOnceLock::new(),
             timeout: PyOnceLock::new(),
+            axes: PyOnceLock::new(),
         })
     }
 
@@ -157,7 +161,10 @@ impl PyModel {
             let (this, py) = (slf.get(), slf.py());
             let handle = Self::open(slf)?;
             let (mut fed, wanted) = this.read_call(py, handle.get().opened().signature(), inputs, outputs, named)?;
-            let begun = handle.get().opened().begin(py, &mut fed, wanted.as_deref(), terms);
+            let begun = handle
+                .get()
+                .opened()
+                .begin(py, &mut fed, wanted.as_deref(), terms, true);
             return match begun.map_err(|error| this.failure(py, error))? {
                 boundary::Begun::Answered(mut answer) => this.object(py, &mut answer, wanted.as_deref()),
                 boundary::Begun::Waiting(ticket) => {
@@ -253,6 +260,131 @@ impl PyModel {
         let timeout = timeout.map(|timeout| timeout.clone().unbind());
         let prediction = PyPrediction::new(slf.clone().unbind(), course, wanted, timeout, deadline, home);
         Ok(Bound::new(slf.py(), prediction)?.into_any())
+    }
+
+    /// Run the model on another thread: `future = model.submit(x)`.
+    ///
+    /// The inputs are read and copied before this returns. Where calls are batched, those that are submitted while the
+    /// model runs leave together.
+    ///
+    /// Args:
+    ///     inputs: As for `predict`.
+    ///     outputs: As for `predict`.
+    ///     timeout: As for `predict`.
+    ///     priority: As for `predict`.
+    ///     **named: As for `predict`.
+    ///
+    /// Returns:
+    ///     A `concurrent.futures.Future` of what `predict` returns or raises, or QueueFullError. Cancelling it gives the
+    ///     answer up: the call leaves the line, or its run ends if nobody else waits for it.
+    ///
+    /// Example:
+    ///     >>> future = model.submit(x)  # doctest: +SKIP
+    ///     >>> y = future.result()  # doctest: +SKIP
+    #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, priority = None, **named))]
+    fn submit<'py>(
+        slf: &Bound<'py, Self>,
+        inputs: Option<&Bound<'py, PyAny>>,
+        outputs: Option<&Bound<'py, PyAny>>,
+        timeout: Option<&Bound<'py, PyAny>>,
+        priority: Option<&Bound<'py, PyAny>>,
+        named: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (this, py) = (slf.get(), slf.py());
+        let timeout = Self::timeout(slf, timeout);
+        let futures = py.import("inferlite._futures")?.getattr("Submitted")?;
+        let begin = || {
+            let mut terms = Self::terms(slf, priority)?;
+            terms.deadline = timeout.map_or(Ok(None), |timeout| Self::deadline(slf, timeout))?;
+            let handle = Self::open(slf)?;
+            let opened = handle.get().opened();
+            let (mut fed, wanted) = this.read_call(py, opened.signature(), inputs, outputs, named)?;
+            // What runs here keeps no company.
+            let may_run_here = !opened.model.is_batched();
+            let begun = opened.begin(py, &mut fed, wanted.as_deref(), terms, may_run_here);
+            match begun.map_err(|error| this.failure(py, error))? {
+                boundary::Begun::Answered(mut answer) => {
+                    futures.call_method1("answered", (this.object(py, &mut answer, wanted.as_deref())?,))
+                }
+                boundary::Begun::Waiting(ticket) => {
+                    let ticket = PyTicket::new(slf.clone().unbind(), ticket, wanted, terms.deadline);
+                    futures.call_method1("waiting", (Bound::new(py, ticket)?, &this.name, timeout))
+                }
+            }
+        };
+        match begin() {
+            Err(error) if error.is_instance_of::<PyException>(py) => {
+                futures.call_method1("failed", (error.into_value(py),))
+            }
+            future => future,
+        }
+    }
+
+    /// Run the model for each of many inputs: `for y in model.map(inputs)`.
+    ///
+    /// Up to 256 calls are under way ahead of the answer that is given next; closing the generator cancels them.
+    ///
+    /// Args:
+    ///     items: What `predict` takes, one after the other; read as answers are taken.
+    ///     outputs: As for `predict`, for every call.
+    ///     timeout: As for `predict`, for every call by itself.
+    ///     priority: As for `predict`, for every call.
+    ///
+    /// Returns:
+    ///     A generator of what `predict` returns, in the order of the items, which raises what `predict` raises.
+    ///
+    /// Example:
+    ///     >>> answers = list(model.map([x, y, z]))  # doctest: +SKIP
+    #[pyo3(signature = (items, /, *, outputs = None, timeout = None, priority = None))]
+    fn map<'py>(
+        slf: &Bound<'py, Self>,
+        items: &Bound<'py, PyAny>,
+        outputs: Option<&Bound<'py, PyAny>>,
+        timeout: Option<&Bound<'py, PyAny>>,
+        priority: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let settings = Self::settings(slf.py(), outputs, timeout, priority)?;
+        let futures = slf.py().import("inferlite._futures")?;
+        futures.call_method1("map_calls", (slf, items, settings))
+    }
+
+    /// Run the model for each of many rows, which have no batch axis: `for y in model.map_rows(table)`.
+    ///
+    /// Args:
+    ///     rows: Arrays or lists for a model that has one input, or mappings by name, each without the batch axis: axis 0
+    ///         where that is dynamic or 1, or the one that `batch_axes=` of `load` declares. Inputs without one are given
+    ///         as they are.
+    ///     outputs: As for `predict`, for every row.
+    ///     timeout: As for `predict`, for every row by itself.
+    ///     priority: As for `predict`, for every row.
+    ///
+    /// Returns:
+    ///     A generator as `map` returns it, of answers without the batch axis.
+    ///
+    /// Example:
+    ///     >>> answers = list(model.map_rows(np.ones((1000, 4), np.float32)))  # doctest: +SKIP
+    #[pyo3(signature = (rows, /, *, outputs = None, timeout = None, priority = None))]
+    fn map_rows<'py>(
+        slf: &Bound<'py, Self>,
+        rows: &Bound<'py, PyAny>,
+        outputs: Option<&Bound<'py, PyAny>>,
+        timeout: Option<&Bound<'py, PyAny>>,
+        priority: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let settings = Self::settings(py, outputs, timeout, priority)?;
+        let declared = slf
+            .get()
+            .axes
+            .get(py)
+            .map_or_else(|| PyTuple::empty(py).into_any(), |axes| axes.bind(py).clone());
+        let futures = py.import("inferlite._futures")?;
+        futures.call_method1("map_rows", (slf, rows, settings, declared))
+    }
+
+    /// Takes note of where the rows of a batch are, for `map_rows`.
+    fn _declare_axes(&self, py: Python<'_>, axes: Py<PyAny>) {
+        let _ = self.axes.set(py, axes);
     }
 
     /// What the model has counted since it was loaded: calls, rows and the latency of the calls that succeeded.
@@ -408,6 +540,23 @@ impl PyModel {
         given.or_else(|| slf.get().timeout.get(slf.py()).map(|timeout| timeout.bind(slf.py())))
     }
 
+    /// What every call of `map` says.
+    fn settings<'py>(
+        py: Python<'py>,
+        outputs: Option<&Bound<'py, PyAny>>,
+        timeout: Option<&Bound<'py, PyAny>>,
+        priority: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let settings = PyDict::new(py);
+        settings.set_item("outputs", outputs)?;
+        for (name, value) in [("timeout", timeout), ("priority", priority)] {
+            if let Some(value) = value {
+                settings.set_item(name, value)?;
+            }
+        }
+        Ok(settings)
+    }
+
     /// What a call says of its turn.
     #[inline]
     fn terms(slf: &Bound<'_, Self>, priority: Option<&Bound<'_, PyAny>>) -> PyResult<Terms> {
@@ -477,7 +626,7 @@ impl PyModel {
         };
         let mut home = None;
         let begun = match &running {
-            None => opened.begin(py, &mut fed, wanted.as_deref(), terms),
+            None => opened.begin(py, &mut fed, wanted.as_deref(), terms, true),
             Some(running) => {
                 let running = running
                     .as_ref()

@@ -145,13 +145,14 @@ impl Opened {
         fed: &mut Fed<'_>,
         fetches: Option<&[usize]>,
         terms: Terms,
+        may_run_here: bool,
     ) -> Result<boundary::Begun<'_>, PyCoreError> {
         let call = Call {
             feeds: &fed.feeds,
             fetches: fetches.unwrap_or(&self.every_output),
             options: None,
         };
-        boundary::begin(py, self, &call, terms, &mut fed.pins)
+        boundary::begin(py, self, &call, terms, &mut fed.pins, may_run_here)
     }
 
     /// Answers what was fed if that takes no time, else copies it for the end of the loop's turn.
