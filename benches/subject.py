@@ -14,7 +14,7 @@ import onnxruntime
 from benches.harness import NotMeasurableError, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PROVIDERS: Final = ("CPUExecutionProvider",)
 
 NO_CACHE: Final = "onnxruntime has no cache"
+NO_BATCHES: Final = "calls are batched on the native back end alone"
 
 
 class Session(Protocol):
@@ -69,6 +70,14 @@ class Subject(Protocol):
 
         Raises:
             NotMeasurableError: this subject has no cache.
+        """
+        ...
+
+    def apredict(self, model: bytes | str) -> Callable[[NDArray[np.float32]], Awaitable[NDArray[np.generic]]]:
+        """Load a model of one input and output, on one intra-op thread, whose calls are batched.
+
+        Raises:
+            NotMeasurableError: this subject has no batches.
         """
         ...
 
@@ -148,6 +157,13 @@ class _Inferlite:
         )
         return made
 
+    def apredict(self, model: bytes | str) -> Callable[[NDArray[np.float32]], Awaitable[NDArray[np.generic]]]:
+        if self.name != "native":
+            raise NotMeasurableError(NO_BATCHES)
+        loaded = self._load(model, session_options=self._one_thread(), providers=list(PROVIDERS), batching=True)
+        made: Callable[[NDArray[np.float32]], Awaitable[NDArray[np.generic]]] = loaded.apredict
+        return made
+
     def _one_thread(self) -> object:
         options = self._options_class()
         options.intra_op_num_threads = 1
@@ -180,6 +196,10 @@ class _Onnxruntime:
     def model(self, model: bytes | str, cache: object) -> Callable[[NDArray[np.float32]], NDArray[np.generic]]:
         del model, cache
         raise NotMeasurableError(NO_CACHE)
+
+    def apredict(self, model: bytes | str) -> Callable[[NDArray[np.float32]], Awaitable[NDArray[np.generic]]]:
+        del model
+        raise NotMeasurableError(NO_BATCHES)
 
     def bind(self, session: Session, feed: Feed, outputs: Arrays | None) -> Bound:
         return io_binding(session, feed, outputs)
