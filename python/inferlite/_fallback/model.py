@@ -196,7 +196,7 @@ class Model:
             ticket = self._submit(call, seconds)
         except Exception as error:  # noqa: BLE001 - whoever awaits it is told
             return _async.failed(error)
-        return _async.Answer(ticket, self._name, timeout)
+        return _async.answer(ticket, self._name, timeout)
 
     def submit(
         self,

@@ -6,14 +6,11 @@
 //!   tasks <--settle, on the loop-- done (tokens) <--Listener, one signal---+ a worker, or the loop itself
 //! ```
 //!
-//! A worker that has ended a batch never takes the interpreter's lock: it notes which calls have ended and writes one byte
-//! to a socket that the loop watches. With the lock it would wait for the loop to give it away, with the next batch behind
+//! A worker that has ended a batch never takes the interpreter's lock: it notes which calls have ended and pulls
+//! a wire that the loop watches. With the lock it would wait for the loop to give it away, with the next batch behind
 //! it.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,6 +27,7 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use crate::boundary::{detach, gate};
 use crate::logging;
 use crate::prediction::{Claim, PyPrediction};
+use crate::wire::{self, Bell, Pull};
 
 /// So many calls in a row may run at once, by themselves, before one looks whether others come in its turn.
 const ALONE: u32 = 8;
@@ -45,7 +43,7 @@ pub(crate) struct PyEventLoop {
     at_once: AtomicU32,
     waiting: Mutex<Waiting>,
     listener: Arc<Listener>,
-    socket: Option<UnixStream>,
+    bell: Option<Bell>,
 }
 
 #[derive(Default)]
@@ -71,7 +69,7 @@ pub(crate) struct Listener {
 /// How to make a loop look.
 enum Signal {
     /// It watches the other end.
-    Socket(UnixStream),
+    Wire(Pull),
     /// It watches nothing, so that it is called.
     Call(Mutex<Option<(Py<PyWeakrefReference>, Py<PyWeakrefReference>)>>),
 }
@@ -88,10 +86,7 @@ impl Listener {
             return;
         }
         match &self.signal {
-            Signal::Socket(socket) => {
-                // Full means that there is enough to read; a loop that is closed is past telling.
-                let _ = (&*socket).write(&[0]);
-            }
+            Signal::Wire(wire) => wire.pull(),
             Signal::Call(whom) => gate::attach(|py| {
                 let whom = locked(whom);
                 let Some((of, this)) = &*whom else { return };
@@ -183,7 +178,7 @@ impl PyEventLoop {
     fn new<'py>(running: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
         let py = running.py();
         let of = PyWeakrefReference::new(running)?;
-        let with = |signal, socket| {
+        let with = |signal, bell| {
             let event_loop = Self {
                 of: of.clone().unbind(),
                 turn: Mutex::default(),
@@ -195,20 +190,20 @@ impl PyEventLoop {
                     is_told: AtomicBool::new(false),
                     signal,
                 }),
-                socket,
+                bell,
             };
             Bound::new(py, event_loop)
         };
-        let (ours, theirs) = UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        theirs.set_nonblocking(true)?;
-        let number = ours.as_raw_fd();
-        let made = with(Signal::Socket(theirs), Some(ours))?;
-        // In a context of its own: the loop would keep that of whoever happens to call first.
-        let context = py.import("contextvars")?.getattr("Context")?.call0()?;
-        let watch = (running.getattr("add_reader")?, number, made.getattr("settle")?);
-        if context.call_method1("run", watch).is_ok() {
-            return Ok(made);
+        // There is none on Windows, nor where a process has too many files open.
+        if let Ok((pull, bell)) = wire::stretch() {
+            let number = bell.file_number();
+            let made = with(Signal::Wire(pull), Some(bell))?;
+            // In a context of its own: the loop would keep that of whoever happens to call first.
+            let context = py.import("contextvars")?.getattr("Context")?.call0()?;
+            let watch = (running.getattr("add_reader")?, number, made.getattr("settle")?);
+            if context.call_method1("run", watch).is_ok() {
+                return Ok(made);
+            }
         }
         let made = with(Signal::Call(Mutex::default()), None)?;
         if let Signal::Call(whom) = &made.get().listener.signal {
@@ -312,9 +307,8 @@ impl PyEventLoop {
     /// Has the tasks go on whose calls have ended.
     fn settle(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (this, py) = (slf.get(), slf.py());
-        if let Some(socket) = &this.socket {
-            // Nothing to read, as at the end of a turn, is no matter.
-            let _ = (&*socket).read(&mut [0; 64]);
+        if let Some(bell) = &this.bell {
+            bell.hush();
         }
         let done = this.listener.look();
         for (position, token) in done.iter().enumerate() {

@@ -24,6 +24,7 @@ mod ticket;
 mod turn;
 mod value;
 mod vectorcall;
+mod wire;
 
 use std::path::PathBuf;
 

@@ -1,28 +1,29 @@
 //! `inferlite.Model`.
 
+mod asking;
+mod errors;
+mod reading;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use inferlite_core::batch::Terms;
+use inferlite_core::runtime::Signature;
 use inferlite_core::runtime::ort::OrtEngine;
-use inferlite_core::runtime::{Argument, Dim, Signature};
 use inferlite_core::stats::CallStats;
-use inferlite_core::{Answer, Error, ErrorKind, Feed, Input, TensorView};
+use inferlite_core::{Answer, ErrorKind};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use smallvec::SmallVec;
 
-use crate::array::Array;
-use crate::boundary::{self, PyCoreError, detach, inferlite_exception, own_class};
+use self::errors::{load_error, run_error};
+use crate::boundary::{self, PyCoreError, detach, inferlite_exception};
 use crate::closable::{Closable, Handle};
-use crate::event_loop::{self, PyEventLoop};
 use crate::feed::{Fed, Names};
-use crate::prediction::{Claim, Course, PyPrediction};
+use crate::prediction::{Course, PyPrediction};
 use crate::rows::{self, Said, Use};
-use crate::session::{Looked, Opened, describe};
+use crate::session::{Looked, Opened};
 use crate::settings::{Providers, session_settings, source};
 use crate::ticket::PyTicket;
 use crate::value::{Handing, output_of};
@@ -528,138 +529,10 @@ impl PyModel {
     }
 }
 
+/// Which outputs a call wants; all of them where it does not say.
 type Wanted = Option<SmallVec<[usize; 8]>>;
 
 impl PyModel {
-    /// The `timeout` of a call: its own, or that of the model.
-    #[inline]
-    fn timeout<'a, 'py>(
-        slf: &'a Bound<'py, Self>,
-        given: Option<&'a Bound<'py, PyAny>>,
-    ) -> Option<&'a Bound<'py, PyAny>> {
-        given.or_else(|| slf.get().timeout.get(slf.py()).map(|timeout| timeout.bind(slf.py())))
-    }
-
-    /// What every call of `map` says.
-    fn settings<'py>(
-        py: Python<'py>,
-        outputs: Option<&Bound<'py, PyAny>>,
-        timeout: Option<&Bound<'py, PyAny>>,
-        priority: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyDict>> {
-        let settings = PyDict::new(py);
-        settings.set_item("outputs", outputs)?;
-        for (name, value) in [("timeout", timeout), ("priority", priority)] {
-            if let Some(value) = value {
-                settings.set_item(name, value)?;
-            }
-        }
-        Ok(settings)
-    }
-
-    /// What a call says of its turn.
-    #[inline]
-    fn terms(slf: &Bound<'_, Self>, priority: Option<&Bound<'_, PyAny>>) -> PyResult<Terms> {
-        let Some(priority) = priority else {
-            return Ok(Terms::default());
-        };
-        let checks = slf.py().import("inferlite._checks")?;
-        Ok(Terms {
-            priority: checks.call_method1("priority", (priority,))?.extract()?,
-            deadline: None,
-        })
-    }
-
-    /// The time of the model's clock by which an answer must be there.
-    fn deadline(slf: &Bound<'_, Self>, timeout: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
-        let seconds = slf
-            .py()
-            .import("inferlite._checks")?
-            .call_method1("timeout", (timeout,))?;
-        let Some(seconds) = seconds.extract::<Option<f64>>()? else {
-            return Ok(None);
-        };
-        let now = Self::open(slf)?.get().opened().model.clock().now();
-        // What is beyond a duration is as good as no deadline.
-        Ok(Duration::try_from_secs_f64(seconds)
-            .ok()
-            .map(|timeout| now.saturating_add(timeout)))
-    }
-
-    /// Reads a call whose caller does not wait: its inputs, and which outputs it wants.
-    fn read_call<'py>(
-        &self,
-        py: Python<'py>,
-        signature: &Signature,
-        inputs: Option<&Bound<'py, PyAny>>,
-        outputs: Option<&Bound<'py, PyAny>>,
-        named: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<(Fed<'py>, Wanted)> {
-        // Reading the names may run the caller's code, so it comes before anything looks into an array.
-        let wanted = match outputs {
-            Some(outputs) if !outputs.is_none() => Some(self.wanted(py, signature, outputs)),
-            _ => None,
-        };
-        let mut fed = Fed::default();
-        if !self.read_directly(signature, inputs, named, &mut fed)? {
-            fed = self.read(py, signature, inputs, named)?;
-        }
-        Ok((fed, wanted.transpose()?))
-    }
-
-    /// Reads a call of an event loop, and answers it or has it begin: at once, or with all others of the loop's turn.
-    fn begin(
-        slf: &Bound<'_, Self>,
-        inputs: Option<&Bound<'_, PyAny>>,
-        outputs: Option<&Bound<'_, PyAny>>,
-        named: Option<&Bound<'_, PyDict>>,
-        terms: Terms,
-    ) -> PyResult<(Course, Wanted, Option<Py<PyEventLoop>>)> {
-        let (this, py) = (slf.get(), slf.py());
-        let handle = Self::open(slf)?;
-        let opened = handle.get().opened();
-        let (mut fed, wanted) = this.read_call(py, opened.signature(), inputs, outputs, named)?;
-        let running = if opened.model.is_batched() {
-            Some(event_loop::running(py)?)
-        } else {
-            None
-        };
-        let mut home = None;
-        let begun = match &running {
-            None => opened.begin(py, &mut fed, wanted.as_deref(), terms, true),
-            Some(running) => {
-                let running = running
-                    .as_ref()
-                    .map(|running| Ok::<_, PyErr>((running, PyEventLoop::of(running)?)));
-                let running = running.transpose()?;
-                let is_quiet = || {
-                    running
-                        .as_ref()
-                        .is_some_and(|(_, event_loop)| event_loop.get().is_quiet())
-                };
-                match opened.ask(py, &mut fed, wanted.as_deref(), terms, is_quiet) {
-                    Ok(boundary::Said::Answered(answer)) => Ok(boundary::Begun::Answered(answer)),
-                    Ok(boundary::Said::Asked(asked)) => {
-                        let claim = Arc::new(Claim::new(asked, terms));
-                        if let Some((running, event_loop)) = running {
-                            PyEventLoop::join(&event_loop, running, &opened.model, &claim)?;
-                            home = Some(event_loop.unbind());
-                        }
-                        return Ok((Course::Waiting(opened.model.clone(), claim), wanted, home));
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-        };
-        let course = match begun.map_err(|error| this.failure(py, error))? {
-            boundary::Begun::Answered(mut answer) => {
-                Course::Answered(this.object(py, &mut answer, wanted.as_deref())?.unbind())
-            }
-            boundary::Begun::Waiting(ticket) => Course::Waiting(opened.model.clone(), Arc::new(Claim::begun(ticket))),
-        };
-        Ok((course, wanted, home))
-    }
-
     /// What messages call the model.
     pub(crate) fn title(&self) -> &str {
         &self.name
@@ -707,91 +580,6 @@ impl PyModel {
             inferlite_exception(slf.py(), "ModelClosedError", message).unwrap_or_else(|problem| problem)
         })
     }
-
-    fn reader<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
-        let make = || {
-            let class = py.import("inferlite._calls")?.getattr("Reader")?;
-            let reader = class.call1((
-                &self.name,
-                describe(py, self.declared.proper_inputs())?,
-                describe(py, &self.declared.outputs)?,
-                describe(py, self.declared.overridable_initializers())?,
-            ))?;
-            Ok::<_, PyErr>(reader.unbind())
-        };
-        Ok(self.reader.get_or_try_init(py, make)?.bind(py))
-    }
-
-    /// Reads a call whose arrays all run as they are and fit; false where anything is out of the ordinary.
-    #[inline]
-    fn read_directly<'py>(
-        &self,
-        signature: &Signature,
-        inputs: Option<&Bound<'py, PyAny>>,
-        named: Option<&Bound<'py, PyDict>>,
-        fed: &mut Fed<'py>,
-    ) -> PyResult<bool> {
-        let is_read = match (inputs, named) {
-            (Some(value), None) => match Array::new(value) {
-                Some(array) if signature.required == 1 => fed.push_array(0, &array),
-                Some(_) => false,
-                None => fed.read_directly(&self.names, signature.required, value)?,
-            },
-            (None, Some(named)) => fed.read_directly(&self.names, signature.required, named.as_any())?,
-            _ => false,
-        };
-        let fits = |feed: &Feed| match &feed.value {
-            Input::Tensor(view) => fits(&signature.inputs[feed.index], view),
-            Input::Value(_) => false,
-        };
-        Ok(is_read && fed.feeds.iter().all(fits))
-    }
-
-    /// Reads any other call, or says what is wrong with it.
-    #[cold]
-    fn read<'py>(
-        &self,
-        py: Python<'py>,
-        signature: &Signature,
-        inputs: Option<&Bound<'py, PyAny>>,
-        named: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Fed<'py>> {
-        let named = named.cloned().unwrap_or_else(|| PyDict::new(py));
-        let values = self
-            .reader(py)?
-            .call_method1("feed", (inputs, named))?
-            .cast_into::<PyDict>()?;
-        let values = values
-            .iter()
-            .map(|(name, value)| Ok((name.extract::<String>()?, value)))
-            .collect::<PyResult<Vec<_>>>()?;
-        // As in a session, what is `None` is not fed.
-        let values = values.into_iter().filter(|(_, value)| !value.is_none()).collect();
-        Fed::from_values(signature, values).map_err(|error| refusal(py, &self.name, error))
-    }
-
-    fn wanted(
-        &self,
-        py: Python<'_>,
-        signature: &Signature,
-        outputs: &Bound<'_, PyAny>,
-    ) -> PyResult<SmallVec<[usize; 8]>> {
-        let names: Vec<String> = self.reader(py)?.call_method1("wanted", (outputs,))?.extract()?;
-        Ok(names.iter().filter_map(|name| signature.output(name)).collect())
-    }
-}
-
-/// Whether a tensor is what an input declares; a declared scalar says nothing about the shape, as in onnxruntime.
-#[inline]
-fn fits(argument: &Argument, view: &TensorView) -> bool {
-    argument.dtype() == Some(view.dtype())
-        && argument.shape().filter(|axes| !axes.is_empty()).is_none_or(|axes| {
-            axes.len() == view.shape().len()
-                && std::iter::zip(axes, view.shape()).all(|(axis, extent)| match axis {
-                    Dim::Fixed(wanted) => wanted == extent,
-                    Dim::Symbol(_) | Dim::Unknown => true,
-                })
-        })
 }
 
 fn graph_name(engine: &OrtEngine) -> String {
@@ -801,46 +589,4 @@ fn graph_name(engine: &OrtEngine) -> String {
         .map(|metadata| metadata.graph_name)
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "model".to_owned())
-}
-
-fn load_error(py: Python<'_>, name: &str, error: &Error) -> PyErr {
-    let message = format!("model `{name}` cannot be loaded: {}", error.message().trim());
-    inferlite_exception(py, "ModelLoadError", message).unwrap_or_else(|problem| problem)
-}
-
-/// An error of the runtime while the model ran: about the inputs, or about the model.
-fn run_error(py: Python<'_>, name: &str, error: PyCoreError) -> PyErr {
-    match error {
-        PyCoreError::Python(error) => error,
-        PyCoreError::Core(error) => {
-            if let Some(class) = own_class(error.kind()) {
-                let message = if error.kind() == ErrorKind::Closed {
-                    format!("model `{name}` is closed")
-                } else {
-                    format!("model `{name}`: {}", error.message())
-                };
-                return inferlite_exception(py, class, message).unwrap_or_else(|problem| problem);
-            }
-            // The runtime calls the arguments of a failing node invalid, too.
-            let is_node = error.message().starts_with("Non-zero status code");
-            if error.kind() == ErrorKind::InvalidArgument && !is_node {
-                return refusal(py, name, error.into());
-            }
-            let message = format!("model `{name}` failed: {}", error.message().trim());
-            inferlite_exception(py, "ModelRunError", message).unwrap_or_else(|problem| problem)
-        }
-    }
-}
-
-/// A value that cannot become an input.
-fn refusal(py: Python<'_>, name: &str, error: PyCoreError) -> PyErr {
-    let text = |error: &Error| error.message().trim().to_owned();
-    let (text, cause) = match error {
-        PyCoreError::Core(error) => (text(&error), None),
-        PyCoreError::Python(error) => (error.value(py).to_string(), Some(error)),
-    };
-    let message = format!("model `{name}` refuses its inputs: {text}");
-    let refusal = inferlite_exception(py, "InvalidInputError", message).unwrap_or_else(|problem| problem);
-    refusal.set_cause(py, cause);
-    refusal
 }

@@ -1,0 +1,123 @@
+//! Calls of a model that are answered later, and what calls say of their turn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use inferlite_core::batch::Terms;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::{PyModel, Wanted};
+use crate::boundary;
+use crate::event_loop::{self, PyEventLoop};
+use crate::prediction::{Claim, Course};
+
+impl PyModel {
+    /// Reads a call of an event loop, and answers it or has it begin: at once, or with all others of the loop's turn.
+    pub(super) fn begin(
+        slf: &Bound<'_, Self>,
+        inputs: Option<&Bound<'_, PyAny>>,
+        outputs: Option<&Bound<'_, PyAny>>,
+        named: Option<&Bound<'_, PyDict>>,
+        terms: Terms,
+    ) -> PyResult<(Course, Wanted, Option<Py<PyEventLoop>>)> {
+        let (this, py) = (slf.get(), slf.py());
+        let handle = Self::open(slf)?;
+        let opened = handle.get().opened();
+        let (mut fed, wanted) = this.read_call(py, opened.signature(), inputs, outputs, named)?;
+        let running = if opened.model.is_batched() {
+            Some(event_loop::running(py)?)
+        } else {
+            None
+        };
+        let mut home = None;
+        let begun = match &running {
+            None => opened.begin(py, &mut fed, wanted.as_deref(), terms, true),
+            Some(running) => {
+                let running = running
+                    .as_ref()
+                    .map(|running| Ok::<_, PyErr>((running, PyEventLoop::of(running)?)));
+                let running = running.transpose()?;
+                let is_quiet = || {
+                    running
+                        .as_ref()
+                        .is_some_and(|(_, event_loop)| event_loop.get().is_quiet())
+                };
+                match opened.ask(py, &mut fed, wanted.as_deref(), terms, is_quiet) {
+                    Ok(boundary::Said::Answered(answer)) => Ok(boundary::Begun::Answered(answer)),
+                    Ok(boundary::Said::Asked(asked)) => {
+                        let claim = Arc::new(Claim::new(asked, terms));
+                        if let Some((running, event_loop)) = running {
+                            PyEventLoop::join(&event_loop, running, &opened.model, &claim)?;
+                            home = Some(event_loop.unbind());
+                        }
+                        return Ok((Course::Waiting(opened.model.clone(), claim), wanted, home));
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        let course = match begun.map_err(|error| this.failure(py, error))? {
+            boundary::Begun::Answered(mut answer) => {
+                Course::Answered(this.object(py, &mut answer, wanted.as_deref())?.unbind())
+            }
+            boundary::Begun::Waiting(ticket) => Course::Waiting(opened.model.clone(), Arc::new(Claim::begun(ticket))),
+        };
+        Ok((course, wanted, home))
+    }
+
+    /// The `timeout` of a call: its own, or that of the model.
+    #[inline]
+    pub(super) fn timeout<'a, 'py>(
+        slf: &'a Bound<'py, Self>,
+        given: Option<&'a Bound<'py, PyAny>>,
+    ) -> Option<&'a Bound<'py, PyAny>> {
+        given.or_else(|| slf.get().timeout.get(slf.py()).map(|timeout| timeout.bind(slf.py())))
+    }
+
+    /// What a call says of its turn.
+    #[inline]
+    pub(super) fn terms(slf: &Bound<'_, Self>, priority: Option<&Bound<'_, PyAny>>) -> PyResult<Terms> {
+        let Some(priority) = priority else {
+            return Ok(Terms::default());
+        };
+        let checks = slf.py().import("inferlite._checks")?;
+        Ok(Terms {
+            priority: checks.call_method1("priority", (priority,))?.extract()?,
+            deadline: None,
+        })
+    }
+
+    /// The time of the model's clock by which an answer must be there.
+    pub(super) fn deadline(slf: &Bound<'_, Self>, timeout: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+        let seconds = slf
+            .py()
+            .import("inferlite._checks")?
+            .call_method1("timeout", (timeout,))?;
+        let Some(seconds) = seconds.extract::<Option<f64>>()? else {
+            return Ok(None);
+        };
+        let now = Self::open(slf)?.get().opened().model.clock().now();
+        // What is beyond a duration is as good as no deadline.
+        Ok(Duration::try_from_secs_f64(seconds)
+            .ok()
+            .map(|timeout| now.saturating_add(timeout)))
+    }
+
+    /// What every call of `map` says.
+    pub(super) fn settings<'py>(
+        py: Python<'py>,
+        outputs: Option<&Bound<'py, PyAny>>,
+        timeout: Option<&Bound<'py, PyAny>>,
+        priority: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let settings = PyDict::new(py);
+        settings.set_item("outputs", outputs)?;
+        for (name, value) in [("timeout", timeout), ("priority", priority)] {
+            if let Some(value) = value {
+                settings.set_item(name, value)?;
+            }
+        }
+        Ok(settings)
+    }
+}
