@@ -14,6 +14,7 @@ mod invented;
 mod moves;
 mod nearness;
 mod operators;
+mod pace;
 mod probe;
 mod settled;
 mod shapes;

@@ -8,14 +8,13 @@ use super::axes::BatchAxes;
 use super::batch::{extent, row};
 use super::company::{Change, Company, OTHER_OWN, OWN, ROWS, Surroundings};
 use super::nearness::{bits, is_near};
+use super::pace::Pace;
 use super::watch::{self, Failure, Terminate};
 use crate::clock::Clock;
 use crate::error;
 use crate::runtime::{Call, Engine, Feed};
 use crate::tensor::Value;
 
-/// Trial runs take no longer than this, unless two of them do.
-const BUDGET: Duration = Duration::from_millis(100);
 /// Extents that are tried for axes of which nothing is known; first one that fits nothing by chance.
 pub(super) const EXTENTS: [i64; 6] = [7, 16, 1, 3, 128, 512];
 
@@ -110,14 +109,13 @@ impl Bench<'_> {
     }
 
     fn trials(&self) -> Result<Trial, Failure> {
-        let start = self.clock.now();
+        let mut effort = Pace::new(self.clock);
         let seen = self.first()?;
+        effort.count();
         let limit = watch::later_limit(seen.took);
-        let mut runs: u32 = 1;
         let mut has_others = false;
         for around in TRIALS {
-            let spent = self.clock.now().saturating_sub(start);
-            if has_others && spent + spent / runs > BUDGET {
+            if has_others && effort.is_over(TRIALS.len() + 1) {
                 break;
             }
             let feeds = seen.company.batch(around);
@@ -131,7 +129,7 @@ impl Bench<'_> {
                 Err(Failure::Refused(_)) if around != FEWER => continue,
                 Err(failure) => return Err(failure),
             };
-            runs += 1;
+            effort.count();
             has_others |= around != FEWER;
             if let Some(changed) = self.changed(&seen.rows[around.own], &rows[0], around) {
                 return Ok(changed);
@@ -158,13 +156,13 @@ impl Bench<'_> {
             // A model may take its time for what it is known to accept.
             return seen(Company::of_example(feeds, signature, self.layout), None);
         }
-        let start = self.clock.now();
+        let mut effort = Pace::new(self.clock);
         let mut found = Err(Failure::Refused("there is no input".to_owned()));
         for unknown in EXTENTS {
             let company = Company::invented(signature, self.layout, unknown);
             found = seen(company, Some(watch::FIRST_LIMIT));
-            let is_over = self.clock.now().saturating_sub(start) > BUDGET;
-            if is_over || !matches!(found, Err(Failure::Refused(_))) {
+            effort.count();
+            if effort.is_over(EXTENTS.len()) || !matches!(found, Err(Failure::Refused(_))) {
                 break;
             }
         }
@@ -253,6 +251,8 @@ mod tests {
         script: Script,
         hand: Hand,
         takes: Duration,
+        /// How long the second run waits for a processor.
+        waits: Duration,
         seen: Mutex<Vec<Vec<f32>>>,
     }
 
@@ -264,7 +264,12 @@ mod tests {
         fn run(&self, call: &Call<'_>) -> crate::error::Result<Outputs<'_>> {
             self.hand.advance(self.takes);
             let numbers = numbers(&call.feeds[0].value);
-            self.seen.lock().expect("no test panics here").push(numbers.clone());
+            let mut seen = self.seen.lock().expect("no test panics here");
+            seen.push(numbers.clone());
+            if seen.len() == 2 {
+                self.hand.advance(self.waits);
+            }
+            drop(seen);
             let given = (self.script)(&numbers).map_err(|text| Error::new(ErrorKind::Fail, text))?;
             let mut outputs = Outputs::default();
             outputs.push(tensor(&given));
@@ -317,6 +322,7 @@ mod tests {
             script,
             hand,
             takes,
+            waits: Duration::ZERO,
             seen: Mutex::default(),
         };
         (engine, layout, clock)
@@ -505,6 +511,15 @@ mod tests {
             let (trial, seen) = trial(double, Duration::from_millis(milliseconds), None);
             assert_eq!((trial, seen.len()), (Trial::Unchanged, runs), "{milliseconds} ms a run");
         }
+    }
+
+    #[test]
+    fn a_run_that_waits_for_a_processor_costs_no_other_trial() {
+        let (mut engine, layout, clock) = scripted(|x| Ok(x.to_vec()), Duration::from_millis(1));
+        engine.waits = Duration::from_secs(3);
+        let trial = run(&engine, &layout, &Demand::default(), &clock, &|| Ok(()));
+        let seen = engine.seen.into_inner().expect("no test panics here");
+        assert_eq!((trial, seen.len()), (Trial::Unchanged, 6));
     }
 
     #[test]
