@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -172,6 +173,38 @@ def test_info_as_json() -> None:
     assert facts["nodes"] == 2
     assert facts["graph"] == "two_outputs"
     assert facts["backend"] == inferlite.backend
+
+
+def test_info_says_what_batches_do() -> None:
+    if inferlite.backend == "python":
+        refusal = json.loads(succeed("info", model("mlp"), "--batching", "--json"))["batching"]["refusal"]
+        assert f"\nbatching: refused: {refusal}\n" in succeed("info", model("mlp"), "--batching")
+        return
+    number = r"[\d.]+ [num]?s"
+    shown = succeed("info", model("mlp"), "--batching")
+    assert re.search(
+        rf"\nbatching: pays: a run takes {number}, and {number} for each of its rows; up to \d+ rows at once\n"
+        r"rounding in batches: (none|\d\.\de-\d\d of an output's largest number)\nengine: ",
+        shown,
+    )
+    facts = json.loads(succeed("info", model("mlp"), "--batching", "--json"))["batching"]
+    assert facts["pays"]
+    assert facts["seconds_per_run"] > 0
+    assert facts["seconds_per_row"] > 0
+    assert facts["max_rows"] >= 1
+    assert 0 <= facts["rounding"] < 1e-4
+    assert facts["refusal"] is None
+
+
+def test_info_says_why_a_model_has_no_batches() -> None:
+    facts = json.loads(succeed("info", model("zipmap"), "--batching", "--json"))["batching"]
+    assert facts["pays"] is None
+    if inferlite.backend == "native":
+        assert facts["refusal"] == (
+            "model `zipmap` cannot be batched: "
+            "output `probabilities` of type seq(map(int64,tensor(float))) cannot be split into rows"
+        )
+    assert f"\nbatching: refused: {facts['refusal']}\n" in succeed("info", model("zipmap"), "--batching")
 
 
 def test_info_counts_the_nodes_of_bodies() -> None:
