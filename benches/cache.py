@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from benches.harness import Case, Effort, NotMeasurableError, WrongAnswerError, alternate, require_same
-from benches.models import magika, model
+from benches.models import magika_model, model
 from benches.subject import peer_session
 from benches.threads import THREADS, Crew, seconds_per_call
 from inferlite import Cache
@@ -236,20 +236,6 @@ def different(feed: dict[str, NDArray[Any]], number: int) -> list[dict[str, NDAr
         next(iter(copies.values())).flat[0] = count
         feeds.append(copies)
     return feeds
-
-
-def magika_model() -> tuple[str, dict[str, NDArray[Any]]]:
-    """Return magika's model, and what it is fed: bytes of a file as numbers.
-
-    Raises:
-        NotMeasurableError: it is not here.
-    """
-    path = magika()
-    if path is None:
-        message = "magika's model is not installed: `make bench` does that"
-        raise NotMeasurableError(message)
-    numbers = np.random.default_rng(0).integers(0, 256, (1, 2048)).astype(np.int32)
-    return str(path), {"bytes": numbers}
 
 
 def measure_miss(name: str, calls: int, subject: Subject, effort: Effort) -> Comparison:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from benches.harness import NotMeasurableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,11 +42,11 @@ class BenchModel:
 
     Attributes:
         content: the model's bytes.
-        feed: input name -> C-contiguous float32 array.
+        feed: input name -> C-contiguous array.
     """
 
     content: bytes
-    feed: dict[str, NDArray[np.float32]]
+    feed: dict[str, NDArray[Any]]
 
 
 def mlp(*widths: int) -> BenchModel:
@@ -74,6 +76,72 @@ def mlp(*widths: int) -> BenchModel:
     return BenchModel(content, _random_feed(x=(1, widths[0])))
 
 
+TOKENS: Final = 64
+VOCABULARY: Final = 1000
+
+
+def transformer(layers: int = 6, width: int = 384, heads: int = 12) -> BenchModel:
+    """Return an encoder of sentences of the size of MiniLM, with random weights and a small vocabulary.
+
+    Args:
+        layers: how many blocks of attention and dense network there are, each normalised afterwards as in BERT.
+        width: elements of a token, and of the answer, which is the mean over all tokens.
+        heads: how many parts of a token attend apart.
+    """
+    random = np.random.default_rng(layers * width)
+    nodes: list[onnx.NodeProto] = []
+    weights: list[onnx.TensorProto] = []
+
+    def constant(name: str, value: Any) -> str:  # noqa: ANN401 - whatever numpy takes
+        weights.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def matrix(name: str, *shape: int, scale: float) -> str:
+        return constant(name, random.standard_normal(shape, dtype=np.float32) * np.float32(scale))
+
+    def node(operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:  # noqa: ANN401 - as above
+        nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def dense(value: str, name: str, fan_in: int, fan_out: int) -> str:
+        product = node("MatMul", [value, matrix(f"{name}.kernel", fan_in, fan_out, scale=fan_in**-0.5)], f"{name}.dot")
+        return node("Add", [product, matrix(f"{name}.bias", fan_out, scale=0.1)], name)
+
+    def split(value: str, name: str, order: Sequence[int]) -> str:
+        parts = node("Reshape", [dense(value, name, width, width), "parts"], f"{name}.parts")
+        return node("Transpose", [parts], f"{name}.heads", perm=order)
+
+    def add_and_normalise(value: str, other: str, name: str) -> str:
+        total = node("Add", [value, other], f"{name}.sum")
+        return node("LayerNormalization", [total, "ones", "zeros"], name, axis=-1)
+
+    constant("parts", np.array([0, 0, heads, width // heads], np.int64))
+    constant("whole", np.array([0, 0, width], np.int64))
+    constant("scale", np.float32((width // heads) ** -0.5))
+    constant("ones", np.ones(width, np.float32))
+    constant("zeros", np.zeros(width, np.float32))
+    words = node("Gather", [matrix("words", VOCABULARY, width, scale=1), "ids"], "word")
+    value = node("Add", [words, matrix("places", 1, TOKENS, width, scale=1)], "token")
+    for layer in range(layers):
+        query = split(value, f"{layer}.query", [0, 2, 1, 3])
+        key = split(value, f"{layer}.key", [0, 2, 3, 1])
+        told = split(value, f"{layer}.told", [0, 2, 1, 3])
+        likeness = node("Mul", [node("MatMul", [query, key], f"{layer}.likeness"), "scale"], f"{layer}.scaled")
+        attention = node("Softmax", [likeness], f"{layer}.attention", axis=-1)
+        seen = node("MatMul", [attention, told], f"{layer}.seen")
+        seen = node("Transpose", [seen], f"{layer}.seen.tokens", perm=[0, 2, 1, 3])
+        seen = dense(node("Reshape", [seen, "whole"], f"{layer}.seen.whole"), f"{layer}.mixed", width, width)
+        value = add_and_normalise(value, seen, f"{layer}.attended")
+        hidden = node("Gelu", [dense(value, f"{layer}.wide", width, 4 * width)], f"{layer}.hidden")
+        value = add_and_normalise(value, dense(hidden, f"{layer}.narrow", 4 * width, width), f"{layer}.block")
+    node("ReduceMean", [value, constant("tokens", np.array([1], np.int64))], "y", keepdims=0)
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, (1, TOKENS))
+    serialised = _serialise(
+        nodes, {"ids": ["batch", TOKENS]}, {"y": ["batch", width]}, weights, takes=TensorProto.INT64
+    )
+    return BenchModel(serialised, {"ids": ids})
+
+
 def chain(length: int) -> BenchModel:
     """Return a model of `length` nodes in a row that no optimizer can drop or fuse away."""
     nodes = [
@@ -101,6 +169,20 @@ def magika() -> Path | None:
     """
     folders = [Path(folder, "magika", "models") for folder in (Path(sys.prefix, PEERS), *sys.path)]
     return next((file for folder in folders for file in sorted(folder.glob("standard_*/model.onnx"))), None)
+
+
+def magika_model() -> tuple[str, dict[str, NDArray[Any]]]:
+    """Return magika's model, and what it is fed: bytes of a file as numbers.
+
+    Raises:
+        NotMeasurableError: it is not here.
+    """
+    path = magika()
+    if path is None:
+        message = "magika's model is not installed: `make bench` does that"
+        raise NotMeasurableError(message)
+    numbers = np.random.default_rng(0).integers(0, 256, (1, 2048)).astype(np.int32)
+    return str(path), {"bytes": numbers}
 
 
 def logistic_regression() -> BenchModel:
@@ -151,11 +233,12 @@ def _serialise(
     inputs: Mapping[str, Sequence[int | str]],
     outputs: Mapping[str, Sequence[int | str]],
     weights: Sequence[onnx.TensorProto] = (),
+    takes: int = TensorProto.FLOAT,
 ) -> bytes:
     graph = helper.make_graph(
         list(nodes),
         "bench",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in inputs.items()],
+        [helper.make_tensor_value_info(name, takes, dims) for name, dims in inputs.items()],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in outputs.items()],
         list(weights),
     )
@@ -183,6 +266,8 @@ MODELS: Final[dict[str, Callable[[], BenchModel]]] = {
     "identity-16mb": lambda: _one_node("Identity", ["x"], ["y"], shape=(LARGE_ELEMENTS,)),
     "add-16mb": lambda: _one_node("Add", ["x", "x"], ["y"], shape=(LARGE_ELEMENTS,)),
     "chain-500": lambda: chain(500),
+    "transformer": transformer,
+    "transformer-small": lambda: transformer(layers=1, width=48, heads=4),
     "mlp-64mb": lambda: mlp(2000, 2000, 2000, 2000, 2000),
 }
 """Name -> maker of every model; `model` below makes each once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from benches import asynchronous, bind, cache, creation, imports, run, tail, threads
+from benches import asynchronous, batching, bind, cache, creation, imports, run, tail, threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,7 @@ CASES: Final = (
     *imports.CASES,
     *tail.CASES,
     *cache.CASES,
+    *batching.CASES,
     *asynchronous.CASES,
 )
 

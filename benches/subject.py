@@ -7,7 +7,7 @@ machine add to every other figure.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import onnxruntime
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PROVIDERS: Final = ("CPUExecutionProvider",)
 
 NO_CACHE: Final = "onnxruntime has no cache"
-NO_BATCHES: Final = "calls are batched on the native back end alone"
+NO_BATCHES: Final = "onnxruntime has no batches"
 
 
 class Session(Protocol):
@@ -41,6 +41,18 @@ class Bound(Protocol):
 
     def __call__(self) -> object:
         """Run once."""
+        ...
+
+
+class Predictor(Protocol):
+    """The part of a loaded model of one output that the benchmarks call."""
+
+    def __call__(self, x: NDArray[Any], /) -> NDArray[np.generic]:
+        """Answer."""
+        ...
+
+    def apredict(self, x: NDArray[Any], /) -> Awaitable[NDArray[np.generic]]:
+        """Answer later."""
         ...
 
 
@@ -73,8 +85,8 @@ class Subject(Protocol):
         """
         ...
 
-    def apredict(self, model: bytes | str) -> Callable[[NDArray[np.float32]], Awaitable[NDArray[np.generic]]]:
-        """Load a model of one input and output, on one intra-op thread, whose calls are batched.
+    def predictor(self, model: bytes | str, *, batching: bool) -> Predictor:
+        """Load a model of one output, on one intra-op thread, with or without micro-batching.
 
         Raises:
             NotMeasurableError: this subject has no batches.
@@ -146,6 +158,7 @@ class _Inferlite:
             package.InferenceSession,
             package.SessionOptions,
         )
+        self._unavailable = package.BackendUnavailableError
 
     def session(self, model: bytes | str, cache: object = None) -> Session:
         made: Session = self._session_class(model, self._one_thread(), list(PROVIDERS), cache=cache)
@@ -157,11 +170,12 @@ class _Inferlite:
         )
         return made
 
-    def apredict(self, model: bytes | str) -> Callable[[NDArray[np.float32]], Awaitable[NDArray[np.generic]]]:
-        if self.name != "native":
-            raise NotMeasurableError(NO_BATCHES)
-        loaded = self._load(model, session_options=self._one_thread(), providers=list(PROVIDERS), batching=True)
-        made: Callable[[NDArray[np.float32]], Awaitable[NDArray[np.generic]]] = loaded.apredict
+    def predictor(self, model: bytes | str, *, batching: bool) -> Predictor:
+        options = {"session_options": self._one_thread(), "providers": list(PROVIDERS), "batching": batching}
+        try:
+            made: Predictor = self._load(model, **options)
+        except self._unavailable as error:
+            raise NotMeasurableError(str(error)) from error
         return made
 
     def _one_thread(self) -> object:
@@ -197,8 +211,8 @@ class _Onnxruntime:
         del model, cache
         raise NotMeasurableError(NO_CACHE)
 
-    def apredict(self, model: bytes | str) -> Callable[[NDArray[np.float32]], Awaitable[NDArray[np.generic]]]:
-        del model
+    def predictor(self, model: bytes | str, *, batching: bool) -> Predictor:
+        del model, batching
         raise NotMeasurableError(NO_BATCHES)
 
     def bind(self, session: Session, feed: Feed, outputs: Arrays | None) -> Bound:

@@ -25,6 +25,8 @@ if str(ROOT) not in sys.path:
 
 from benches import (  # noqa: E402
     __main__ as command,
+    asynchronous,
+    batching,
     bind,
     cache,
     harness,
@@ -178,7 +180,7 @@ def test_an_unknown_name_lists_the_questions() -> None:
         questions.only(pairs, ["walk"])
     assert str(caught.value) == (
         "nothing is called ['walk']; the questions are "
-        "['run', 'bind', 'threads', 'creation', 'imports', 'tail', 'cache', 'asynchronous']"
+        "['run', 'bind', 'threads', 'creation', 'imports', 'tail', 'cache', 'batching', 'asynchronous']"
     )
 
 
@@ -272,6 +274,18 @@ class ZeroSession:
         return [np.zeros_like(array) for array in input_feed.values()]
 
 
+class WrongPredictor:
+    """Answers with zeros, at once and later."""
+
+    def __call__(self, x: np.ndarray, /) -> np.ndarray:
+        """Give nothing but zeros."""
+        return np.zeros_like(x)
+
+    async def apredict(self, x: np.ndarray, /) -> np.ndarray:
+        """Give nothing but zeros."""
+        return np.zeros_like(x)
+
+
 class WrongSubject:
     """Gives wrong answers, and leaves bound outputs as they are."""
 
@@ -288,6 +302,11 @@ class WrongSubject:
         del model, cache
         return np.zeros_like
 
+    def predictor(self, model: bytes | str, *, batching: bool) -> WrongPredictor:
+        """Ignore the model."""
+        del model, batching
+        return WrongPredictor()
+
     def bind(self, session: subject.Session, feed: subject.Feed, outputs: subject.Arrays | None) -> subject.Bound:
         """Ignore the inputs."""
         del session, feed
@@ -302,7 +321,15 @@ class WrongSubject:
 
 @pytest.mark.parametrize(
     "case",
-    [run.CASES[0], bind.CASES[0], threads.CASES[0], *cache.CASES[:3]],
+    [
+        run.CASES[0],
+        bind.CASES[0],
+        threads.CASES[0],
+        *cache.CASES[:3],
+        batching.CASES[0],
+        batching.CASES[-2],
+        asynchronous.CASES[0],
+    ],
     ids=lambda case: f"{case.question}, {case.name}, {case.peer}",
 )
 def test_a_wrong_answer_is_never_timed(case: harness.Case) -> None:

@@ -125,7 +125,7 @@ def measure_callers(
         taken: dict[str, list[tuple[float, NDArray[np.float64]]]] = {side: [] for side in sides}
         for turn in track(range(SLICES)):
             for side in sides if turn % 2 == 0 else reversed(list(sides)):
-                taken[side].append(_slice(sides[side], number, rate, seconds, seed=turn))
+                taken[side].append(measure_slice(sides[side], number, rate, seconds, seed=turn))
         yield [
             Load(
                 side=side,
@@ -139,10 +139,21 @@ def measure_callers(
         ]
 
 
-def _slice(
+def measure_slice(
     call: Call, callers: int, rate: float | None, seconds: float, *, seed: int
 ) -> tuple[float, NDArray[np.float64]]:
-    """Seconds that a slice took, and those of each of its calls."""
+    """Have so many threads make a call again and again.
+
+    Args:
+        call: What they call.
+        callers: How many threads call.
+        rate: Calls per second that are due in sum, at random times; None for callers that call again at once.
+        seconds: How long.
+        seed: Which random times; the same gives the same.
+
+    Returns:
+        Seconds that it took, and those of each call: from when it was due, if there is a rate.
+    """
     latencies: list[list[int]] = [[] for _ in range(callers)]
     start = time.perf_counter_ns()
     if rate is None:
