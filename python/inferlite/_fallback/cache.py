@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -43,6 +44,9 @@ PATIENCE: Final = 0.05
 
 _NOTHING_SHARED: Final = (0, 0, 0, False)
 """The figures of a second tier, which is not there."""
+
+_ATOMS: Final = frozenset({str, bytes, int, bool, type(None)})
+"""Types whose equal values are the same."""
 
 _ENTRY_BYTES: Final = 600
 """What an entry takes beside its key and arrays: Python's objects for them."""
@@ -311,31 +315,54 @@ class Answers:
             self._window_hits = self._window_lookups = 0
 
     def _key(self, names: Sequence[str], feed: Mapping[str, Any]) -> tuple[Hashable, dict[str, np.ndarray[Any, Any]]]:
-        """What a call asks, and the arrays that the bytes in it make again: what was looked up is what runs."""
+        """What a call asks, and the arrays that the key makes again: what was looked up is what runs.
+
+        Raises:
+            TypeError: A value is of a type of which nobody knows what tells two of them apart.
+        """
         kept: dict[str, np.ndarray[Any, Any]] = {}
         parts: list[Hashable] = []
         for name in sorted(feed):
             value = feed[name]
-            if isinstance(value, np.ndarray) and not value.dtype.hasobject and value.nbytes <= DIGESTED_BYTES:
-                content = value.tobytes()
-                parts.append((name, value.dtype.str, value.shape, content))
-                kept[name] = np.frombuffer(content, value.dtype).reshape(value.shape)
-            else:
-                parts.append((name, self._fingerprint(value)))
+            if isinstance(value, np.ndarray):
+                # A subclass may say something else of itself than what onnxruntime reads, as a masked array does.
+                value = np.asarray(value)
+                if value.dtype.kind == "O":
+                    # An object may have another text each time it is asked.
+                    texts = tuple(str(item) for item in value.ravel().tolist())
+                    parts.append((name, "objects", value.shape, texts))
+                    kept[name] = np.empty(value.shape, object)
+                    kept[name].reshape(-1)[:] = texts
+                    continue
+                if not value.dtype.hasobject and value.nbytes <= DIGESTED_BYTES:
+                    content = value.tobytes()
+                    parts.append((name, value.dtype.str, value.shape, content))
+                    kept[name] = np.frombuffer(content, value.dtype).reshape(value.shape)
+                    continue
+            parts.append((name, self._fingerprint(value)))
         return (self._generation, tuple(names), tuple(parts)), kept
 
     def _fingerprint(self, value: Any) -> Hashable:  # noqa: ANN401 - any value of a model
         """What tells a value from every other one."""
         if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-            digest = hashlib.blake2b(np.ascontiguousarray(value).data, key=self._secret, digest_size=32)
+            content = np.ascontiguousarray(np.asarray(value)).data
+            digest = hashlib.blake2b(content, key=self._secret, digest_size=32)
             return ("array", value.dtype.str, value.shape, digest.digest())
-        if isinstance(value, np.ndarray):
-            return ("objects", value.shape, tuple(str(item) for item in value.ravel().tolist()))
-        if isinstance(value, dict):
-            return ("map", tuple((key, type(key), np.float64(item).tobytes()) for key, item in value.items()))
-        if isinstance(value, (list, tuple)):
-            return ("list", tuple(self._fingerprint(item) for item in value))
-        return (type(value), repr(value))
+        if isinstance(value, np.generic):
+            return ("scalar", value.dtype.str, value.tobytes())
+        kind = type(value)
+        if kind is float:
+            # `repr` is silent about the sign and the payload of a NaN.
+            return (kind, struct.pack("=d", value))
+        if kind in _ATOMS:
+            return (kind, value)
+        if kind is dict:
+            return (kind, tuple((self._fingerprint(key), self._fingerprint(item)) for key, item in value.items()))
+        if kind is list or kind is tuple:
+            return (kind, tuple(self._fingerprint(item) for item in value))
+        # What prints alike may hold something else, and what is at the same address may have changed.
+        message = f"nothing is kept for a value of type {kind}"
+        raise TypeError(message)
 
     def clear(self) -> None:
         """Drop every answer; one that is being computed is not kept either."""
@@ -349,7 +376,10 @@ class Answers:
     def invalidate(self, names: Sequence[str], feed: Mapping[str, Any]) -> bool:
         """Drop the answer to a call; whether there was one."""
         self._survive_fork()
-        key, _ = self._key(names, feed)
+        try:
+            key, _ = self._key(names, feed)
+        except Exception:  # noqa: BLE001 - nothing is kept for it
+            return False
         with self._lock:
             if key not in self._entries:
                 return False
@@ -386,10 +416,12 @@ class Answers:
 
 def copied_value(value: Any) -> Any:  # noqa: ANN401 - any value of a model
     if isinstance(value, np.ndarray):
-        return value.copy()
+        return np.array(value, order="C")
     if isinstance(value, list):
         return [copied_value(item) for item in value]
-    return dict(value) if isinstance(value, dict) else value
+    if isinstance(value, tuple):
+        return tuple(copied_value(item) for item in value)
+    return {key: copied_value(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def frozen_value(value: Any) -> Any:  # noqa: ANN401 - any value of a model
