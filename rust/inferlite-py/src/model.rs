@@ -7,6 +7,8 @@ mod reading;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use inferlite_core::batch::Terms;
+use inferlite_core::cache::Missed;
 use inferlite_core::runtime::Signature;
 use inferlite_core::runtime::ort::OrtEngine;
 use inferlite_core::stats::CallStats;
@@ -180,31 +182,14 @@ impl PyModel {
                 }
             };
         }
-        let (this, py) = (slf.get(), slf.py());
-        let handle = Self::open(slf)?;
-        let opened = handle.get().opened();
         let mut missed = None;
         if let (Some(inputs), None, None) = (inputs, outputs, named) {
-            match opened.look_up_array(inputs) {
-                Looked::Found(mut answer) => return this.object(py, &mut answer, None),
+            match Self::look_up(slf, inputs) {
+                Looked::Found(mut answer) => return slf.get().object(slf.py(), &mut answer, None),
                 Looked::Missed(what) => missed = what,
             }
         }
-        let signature = opened.signature();
-        // Reading the names may run the caller's code, so it comes before anything looks into an array.
-        let wanted = match outputs {
-            Some(outputs) if !outputs.is_none() => Some(this.wanted(py, signature, outputs)),
-            _ => None,
-        };
-        let mut fed = Fed::default();
-        if !this.read_directly(signature, inputs, named, &mut fed)? {
-            fed = this.read(py, signature, inputs, named)?;
-        }
-        let wanted = wanted.transpose()?;
-        let mut answer = opened
-            .run(py, &mut fed, wanted.as_deref(), None, &terms, missed)
-            .map_err(|error| this.failure(py, error))?;
-        this.object(py, &mut answer, wanted.as_deref())
+        Self::predict_missed(slf, inputs, outputs, &terms, named, missed)
     }
 
     #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, priority = None, **named))]
@@ -533,6 +518,44 @@ impl PyModel {
 type Wanted = Option<SmallVec<[usize; 8]>>;
 
 impl PyModel {
+    /// Looks for the answer to a call of this value alone, which does not say how long it may take.
+    #[inline]
+    pub(crate) fn look_up(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> Looked {
+        match slf.get().opened.get(slf) {
+            Some(handle) => handle.get().opened().look_up_array(value),
+            None => Looked::default(),
+        }
+    }
+
+    /// Answers a call that takes as long as it takes; `missed` is what was looked up already.
+    pub(crate) fn predict_missed<'py>(
+        slf: &Bound<'py, Self>,
+        inputs: Option<&Bound<'py, PyAny>>,
+        outputs: Option<&Bound<'py, PyAny>>,
+        terms: &Terms,
+        named: Option<&Bound<'py, PyDict>>,
+        missed: Option<Missed>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (this, py) = (slf.get(), slf.py());
+        let handle = Self::open(slf)?;
+        let opened = handle.get().opened();
+        let signature = opened.signature();
+        // Reading the names may run the caller's code, so it comes before anything looks into an array.
+        let wanted = match outputs {
+            Some(outputs) if !outputs.is_none() => Some(this.wanted(py, signature, outputs)),
+            _ => None,
+        };
+        let mut fed = Fed::default();
+        if !this.read_directly(signature, inputs, named, &mut fed)? {
+            fed = this.read(py, signature, inputs, named)?;
+        }
+        let wanted = wanted.transpose()?;
+        let mut answer = opened
+            .run(py, &mut fed, wanted.as_deref(), None, terms, missed)
+            .map_err(|error| this.failure(py, error))?;
+        this.object(py, &mut answer, wanted.as_deref())
+    }
+
     /// What messages call the model.
     pub(crate) fn title(&self) -> &str {
         &self.name

@@ -11,6 +11,7 @@ use std::mem::transmute;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
+use inferlite_core::batch::Terms;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::panic::PanicException;
@@ -18,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use crate::model::PyModel;
+use crate::session::Looked;
 
 type New = unsafe extern "C" fn(*mut ffi::PyTypeObject, *mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
 type Call = unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
@@ -37,11 +39,12 @@ const HAVE_VECTORCALL: c_ulong = 1 << 11;
 const NAME: &CStr = c"inferlite.Model";
 const OFFSET_MEMBER: &CStr = c"__vectorcalloffset__";
 
-/// What the class takes from its base, and where its instances keep [`vectorcall`].
+/// What the class takes from its base, and what its instances keep where, to be called by.
 #[derive(Clone, Copy)]
 struct Base {
     new: New,
     call: Call,
+    vectorcall: Vectorcall,
     offset: usize,
 }
 
@@ -58,6 +61,11 @@ pub(crate) fn model_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         new: unsafe { transmute::<*mut c_void, New>(new) },
         // SAFETY: as above.
         call: unsafe { transmute::<*mut c_void, Call>(call) },
+        vectorcall: if py.version_info() < (3, 12) {
+            vectorcall_unless_overridden
+        } else {
+            vectorcall
+        },
         offset,
     });
     let members = [
@@ -132,7 +140,7 @@ unsafe extern "C" fn new_model(
         )]
         // SAFETY: as above; nobody else has seen the instance.
         unsafe {
-            place.cast::<Vectorcall>().write(vectorcall);
+            place.cast::<Vectorcall>().write(base.vectorcall);
         };
     }
     model
@@ -165,18 +173,74 @@ unsafe extern "C" fn vectorcall(
         let input = unsafe { args.read() };
         // SAFETY: a live object, which the caller keeps alive.
         let input = unsafe { Bound::from_borrowed_ptr(py, input) };
-        PyModel::predict(model, Some(&input), None, None, None, None)
-    }));
-    match answer.unwrap_or_else(|payload| Err(panic_error(&*payload))) {
-        Ok(answer) => answer.into_ptr(),
-        Err(error) => {
-            error.restore(py);
-            std::ptr::null_mut()
+        if PyModel::timeout(model, None).is_some() {
+            return attached(py, || PyModel::predict(model, Some(&input), None, None, None, None));
         }
+        match PyModel::look_up(model, &input) {
+            Looked::Found(mut answer) => model.get().object(py, &mut answer, None),
+            Looked::Missed(missed) => {
+                let terms = Terms::default();
+                attached(py, || {
+                    PyModel::predict_missed(model, Some(&input), None, &terms, None, missed)
+                })
+            }
+        }
+    }));
+    match answer {
+        Ok(Ok(answer)) => answer.into_ptr(),
+        Ok(Err(error)) => raise(py, error),
+        Err(payload) => raise(py, panic_error(&*payload)),
     }
 }
 
-/// Packs the arguments of any other call, which the base takes apart or refuses.
+/// Calls a model whose class may have been given another `__call__`, which CPython says to instances from 3.12 on alone.
+///
+/// # Safety
+/// As for [`vectorcall`].
+unsafe extern "C" fn vectorcall_unless_overridden(
+    model: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: a live object.
+    let class = unsafe { ffi::Py_TYPE(model) };
+    // SAFETY: a class on the heap.
+    let call = unsafe { ffi::PyType_GetSlot(class, ffi::Py_tp_call) };
+    if BASE.get().is_some_and(|base| base.call as *mut c_void == call) {
+        // SAFETY: as the caller says.
+        return unsafe { vectorcall(model, args, count, names) };
+    }
+    // SAFETY: the caller has the interpreter's lock.
+    let py = unsafe { Python::assume_attached() };
+    let answer = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: a live object.
+        let model = unsafe { Bound::from_borrowed_ptr(py, model) };
+        // SAFETY: as the caller says.
+        unsafe { call_packed(&model, args, count & !ARGUMENTS_OFFSET, names) }
+    }));
+    match answer {
+        Ok(Ok(answer)) => answer.into_ptr(),
+        Ok(Err(error)) => raise(py, error),
+        Err(payload) => raise(py, panic_error(&*payload)),
+    }
+}
+
+/// Does what PyO3 is to know of: a reference that is dropped elsewhere stays until PyO3 is called the next time, and the
+/// traceback of an exception may hold whatever the caller has.
+#[inline]
+fn attached<T>(_py: Python<'_>, work: impl FnOnce() -> T) -> T {
+    // SAFETY: the token proves that this thread is one of the interpreter's.
+    unsafe { Python::attach_unchecked(|_| work()) }
+}
+
+#[cold]
+fn raise(py: Python<'_>, error: PyErr) -> *mut ffi::PyObject {
+    attached(py, || error.restore(py));
+    std::ptr::null_mut()
+}
+
+/// Packs the arguments of any other call, which the class takes apart or refuses.
 ///
 /// # Safety
 /// As for [`vectorcall`].
@@ -205,11 +269,11 @@ unsafe fn call_packed<'py>(
             keywords.set_item(name.cast_into::<PyString>()?, argument(count + index))?;
         }
     }
-    let Some(base) = BASE.get() else {
-        return model.call(packed, Some(&keywords));
-    };
+    let call = slot(&model.get_type(), ffi::Py_tp_call)?;
+    // SAFETY: what is in this slot of a class has this signature.
+    let call = unsafe { transmute::<*mut c_void, Call>(call) };
     // SAFETY: a tuple and a dictionary, as the slot wants them.
-    let answer = unsafe { (base.call)(model.as_ptr(), packed.as_ptr(), keywords.as_ptr()) };
+    let answer = unsafe { call(model.as_ptr(), packed.as_ptr(), keywords.as_ptr()) };
     // SAFETY: a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, answer) }
 }

@@ -68,7 +68,7 @@ impl PyModel {
 
     /// The `timeout` of a call: its own, or that of the model.
     #[inline]
-    pub(super) fn timeout<'a, 'py>(
+    pub(crate) fn timeout<'a, 'py>(
         slf: &'a Bound<'py, Self>,
         given: Option<&'a Bound<'py, PyAny>>,
     ) -> Option<&'a Bound<'py, PyAny>> {
