@@ -17,6 +17,7 @@ import inferlite
 import oracle
 from cases import f32, ones
 from inferlite.exceptions import BackendUnavailableError, ModelLoadError
+from test_readme import ROOT, code_blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,7 @@ DOUBLE = make_models.parse("double (float[n] x) => (float[n] y) { y = Add(x, x) 
 TRIPLE = make_models.parse("double (float[n] x) => (float[n] y) { two = Add(x, x) y = Add(two, x) }")
 TWO = make_models.parse("two (float[n] x, string[k] s) => (float[n] a, string[k] t) { a = Neg(x) t = Identity(s) }")
 SECRET = b"sixteen bytes or more"
+CACHING = (ROOT / "docs" / "caching.md").read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.usefixtures("backend")
 native = pytest.mark.parametrize("backend", ["native"], indirect=True)
@@ -134,6 +136,37 @@ def test_every_damaged_byte_is_a_warning_and_an_empty_cache(tmp_path: Path, secr
             assert len(_load(path, secret=secret).cache) == 0
     path.write_bytes(whole)
     assert len(_warm(path, secret=secret).cache) == 1
+
+
+@native
+def test_the_example_of_a_warm_restart_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = [block for _, block in code_blocks(CACHING, "py") if "warm_from" in block]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CACHE_SECRET", SECRET.decode())
+    (tmp_path / "model.onnx").write_bytes(DOUBLE)
+    first, *rest = example.split("...\n")
+    restarts = []
+    for _ in range(2):
+        names: dict[str, Any] = {"inferlite": inferlite, "os": os}
+        exec(first, names)  # noqa: S102 - our own page
+        restarts.append(len(names["model"].cache))
+        names["model"](f32(1.0, 2.0))
+        exec("".join(rest), names)  # noqa: S102 - our own page
+    assert restarts == [0, 1]
+    assert (tmp_path / "answers.cache").is_file()
+
+
+@native
+def test_files_of_a_session_and_of_a_model_with_other_threads_are_not_each_others(tmp_path: Path) -> None:
+    path = _saved(tmp_path / "answers")
+    settings = inferlite.Cache(max_bytes="1MB", warm_from=path)
+    options = inferlite.SessionOptions()
+    options.intra_op_num_threads = 7
+    with pytest.warns(RuntimeWarning) as caught:
+        session = inferlite.InferenceSession(DOUBLE, options, cache=settings)
+    reason = "it is of another model, or of other options or versions"
+    assert str(caught[0].message) == f"`{path}` is not used, and the cache starts empty: {reason}"
+    assert len(session.cache) == 0
 
 
 @native

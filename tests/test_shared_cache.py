@@ -24,6 +24,7 @@ import oracle
 from cases import f32
 from inferlite._shared_url import read_url
 from inferlite.exceptions import BackendUnavailableError
+from test_readme import ROOT, code_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,6 +141,26 @@ def _joined(server: Server, model: bytes = DOUBLE, **settings: Any) -> Any:
 def _counts(model: Any) -> tuple[int, int, int]:
     stats = model.stats().cache
     return stats.shared_hits, stats.shared_misses, stats.shared_errors
+
+
+@native
+def test_the_example_of_sharing_runs(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "caching.md").read_text(encoding="utf-8")
+    (example,) = [block for _, block in code_blocks(page, "py") if "shared=" in block]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CACHE_SECRET", SECRET.decode())
+    (tmp_path / "model.onnx").write_bytes(DOUBLE)
+    url = "redis://cache.internal:6379/0"
+    assert url in example
+    names: dict[str, Any] = {"inferlite": inferlite, "os": os}
+    with warnings.catch_warnings():
+        # On a busy machine the server may take longer than the example allows.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        exec(example.replace(url, server.url), names)  # noqa: S102 - our own page
+    assert capsys.readouterr().out == "0\n"
+    assert names["model"](f32(1.0)).tolist() == [2.0]
 
 
 @native
