@@ -158,15 +158,15 @@ impl PyEventLoop {
         if let Ok(found) = registry.get_item(running) {
             return Ok(found.cast_into::<Self>()?);
         }
-        // What a closed loop waited for would keep the loop, and with it its place, for ever.
-        for item in registry
-            .call_method0("items")?
-            .try_iter()?
-            .collect::<PyResult<Vec<_>>>()?
-        {
-            let (other, theirs): (Bound<'_, PyAny>, Bound<'_, Self>) = item.extract()?;
-            if other.call_method0("is_closed")?.is_truthy()? {
-                registry.call_method1("pop", (other, py.None()))?;
+        // What a closed loop waited for would keep the loop, and with it its place, for ever. Its items cannot be gone
+        // through, because other loops may begin meanwhile, each in its own thread; this is a list made in one step.
+        for reference in registry.call_method0("keyrefs")?.try_iter()? {
+            let other = reference?.call0()?;
+            if other.is_none() || !other.call_method0("is_closed")?.is_truthy()? {
+                continue;
+            }
+            let theirs = registry.call_method1("pop", (other, py.None()))?;
+            if let Ok(theirs) = theirs.cast::<Self>() {
                 theirs.get().forget();
             }
         }
