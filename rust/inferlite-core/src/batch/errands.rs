@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::queue::{Member, Next, Place};
-use super::{Batch, Batcher, Item, State, closed, late};
+use super::{Batch, Batcher, Item, State, closed, is_gone, late};
 use crate::error::Error;
 use crate::flight::{Called, Ending, wake};
 use crate::model::Model;
@@ -162,6 +162,21 @@ impl Batcher {
         drop(state);
         self.carry_out(errands);
         self.carry_out(more);
+    }
+
+    /// Takes those out of the line who are gone, where nobody else would until the next call comes.
+    pub(super) fn clear_out(&self) {
+        if self.max_delay.is_none() {
+            // Whoever ends the run that is under way does.
+            return;
+        }
+        let mut state = locked(&self.state);
+        let gone = state.queue.sweep(self.clock.now(), is_gone);
+        state.counts.dropped += gone.len() as u64;
+        let mut errands = self.serve(&mut state, Own::None);
+        errands.dropped.extend(gone);
+        drop(state);
+        self.carry_out(errands);
     }
 
     /// Takes no more calls; those who wait are served at once, or told that it is over.

@@ -44,10 +44,11 @@ struct InLine<'a> {
 
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
-        if let Some(seat) = self.seat.take()
-            && seat.leave()
-        {
+        let Some(seat) = self.seat.take() else { return };
+        if seat.leave() {
             self.batcher.pass_on(self.place);
+        } else {
+            self.batcher.clear_out();
         }
     }
 }
@@ -156,6 +157,7 @@ impl Batcher {
             let woken = seat.stand(PATIENCE.min(until(terms.deadline)).min(until(due)));
             match woken {
                 Some(Woken::Ended(ending)) => {
+                    drop(in_line.seat.take());
                     return answered(ending);
                 }
                 Some(Woken::Called) => {
@@ -168,11 +170,12 @@ impl Batcher {
             if terms.deadline.is_some_and(|deadline| deadline <= now) {
                 return Err(late());
             }
+            // Before anything is decided that this thread would have to do.
+            check()?;
             if due.is_some_and(|due| due <= now) {
                 due = None;
                 errands = self.serve(&mut locked(&self.state), Own::Place(place));
             }
-            check()?;
         }
     }
 

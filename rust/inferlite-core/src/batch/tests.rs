@@ -53,7 +53,8 @@ fn stand<'s>(
 fn busy<'s>(scope: &'s Scope<'s, '_>, model: &'s Model, engine: &Scripted) -> Receiver<Result<Vec<f32>, String>> {
     engine.hold();
     let (sender, receiver) = channel();
-    scope.spawn(move || sender.send(plain(model, &[0.0])).expect("somebody listens"));
+    // Not every test waits for its answer.
+    scope.spawn(move || drop(sender.send(plain(model, &[0.0]))));
     engine.wait_for(1);
     receiver
 }
@@ -209,6 +210,30 @@ fn whoever_is_late_or_interrupted_leaves_before_the_run_and_takes_nobody_along()
     });
     assert_eq!(engine.sizes(), [1, 1]);
     assert_eq!(model.batch_summary().expect("it is batched").dropped, 2);
+}
+
+#[test]
+fn whoever_is_interrupted_when_its_window_is_over_keeps_no_run_for_itself() {
+    let (model, engine, hand) = batched(BatchSettings {
+        max_delay: Duration::from_secs(1),
+        max_rows: Some(2),
+        ..settings()
+    });
+    let looks = std::cell::Cell::new(0);
+    let check = || {
+        looks.set(looks.get() + 1);
+        hand.advance(Duration::from_secs(1));
+        if looks.get() == 1 {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Interrupted, "as told"))
+    };
+    let answer = ask(&model, &[1.0], Terms::default(), &check);
+    assert_eq!(answer, Err("as told".to_owned()));
+    let summary = model.batch_summary().expect("it is batched");
+    assert_eq!((summary.running, summary.queued_calls, summary.dropped), (0, 0, 1));
+    assert_eq!(plain(&model, &[2.0, 3.0]), Ok(vec![4.0, 6.0]));
+    assert_eq!(engine.sizes(), [2]);
 }
 
 #[test]
