@@ -179,6 +179,70 @@ fn a_call_that_cannot_be_put_together_runs_by_itself() {
 }
 
 #[test]
+fn a_call_of_more_rows_than_a_batch_holds_runs_by_itself_and_in_its_turn() {
+    let (model, engine, _hand) = batched(BatchSettings {
+        max_rows: Some(3),
+        ..settings()
+    });
+    // Nobody waits: at once, whatever its size.
+    assert_eq!(plain(&model, &[1.0; 5]), Ok(vec![2.0; 5]));
+    engine.hold();
+    engine.let_go(1);
+    let first = begin(&model, &[0.0], Terms::default()).expect("there is room");
+    engine.wait_for(2);
+    let others: Vec<_> = [&[1.0, 2.0][..], &[3.0, 4.0, 5.0, 6.0], &[7.0], &[8.0, 9.0]]
+        .into_iter()
+        .map(|given| (given, begin(&model, given, Terms::default()).expect("there is room")))
+        .collect();
+    engine.release();
+    assert_eq!(doubled(first.wait(None, &|| Ok(()))), Ok(vec![0.0]));
+    for (given, ticket) in others {
+        let wanted: Vec<f32> = given.iter().map(|number| 2.0 * number).collect();
+        assert_eq!(doubled(ticket.wait(None, &|| Ok(()))), Ok(wanted));
+    }
+    // Neither cut, nor topped up, nor overtaken.
+    assert_eq!(engine.sizes(), [5, 1, 2, 4, 3]);
+    assert_eq!(model.batch_summary().expect("it is batched").retried, 0);
+}
+
+#[test]
+fn a_large_call_that_fails_fails_alone() {
+    let (model, engine, _hand) = batched(BatchSettings {
+        max_rows: Some(2),
+        ..settings()
+    });
+    std::thread::scope(|scope| {
+        let _first = busy(scope, &model, &engine);
+        let large = stand(scope, &model, &[1.0, POISON, 3.0], 1);
+        let small = stand(scope, &model, &[4.0], 2);
+        engine.release();
+        assert_eq!(large.recv(), Ok(Err("poison among 3".to_owned())));
+        assert_eq!(small.recv(), Ok(Ok(vec![8.0])));
+    });
+    assert_eq!(engine.sizes(), [1, 3, 1]);
+}
+
+#[test]
+fn a_call_larger_than_the_queue_waits_in_it_alone() {
+    let (model, engine, _hand) = batched(BatchSettings {
+        max_queue: 3,
+        ..settings()
+    });
+    engine.hold();
+    let first = begin(&model, &[0.0], Terms::default()).expect("there is room");
+    engine.wait_for(1);
+    let large = begin(&model, &[1.0; 5], Terms::default()).expect("the queue is empty");
+    let refused = begin(&model, &[2.0], Terms::default()).expect_err("there is no room");
+    assert_eq!(
+        (refused.kind(), refused.message()),
+        (ErrorKind::QueueFull, "5 rows are waiting for a batch already")
+    );
+    engine.release();
+    assert_eq!(doubled(first.wait(None, &|| Ok(()))), Ok(vec![0.0]));
+    assert_eq!(doubled(large.wait(None, &|| Ok(()))), Ok(vec![2.0; 5]));
+}
+
+#[test]
 fn whoever_is_late_or_interrupted_leaves_before_the_run_and_takes_nobody_along() {
     let (model, engine, hand) = batched(settings());
     std::thread::scope(|scope| {
