@@ -1,8 +1,9 @@
-"""Micro-batching: calls of more rows than a batch holds."""
+"""Micro-batching: calls of more rows than a batch holds, and batches that everybody has left."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import held
 import inferlite
 from conftest import BACKENDS
-from held import busy, i64, stand
+from held import ENDLESS, ONCE, busy, i64, in_line, rests, runs, stand
 from inferlite import Batching
 from inferlite.exceptions import ModelRunError
 
@@ -73,3 +74,81 @@ def test_a_large_call_that_fails_takes_nobody_along() -> None:
 
     asyncio.run(ask())
     assert model.stats().batching.retried == 0
+
+
+@native
+def test_a_batch_that_all_have_left_ends() -> None:
+    model = held.load(max_rows=8)
+
+    async def ask() -> None:
+        async with busy(model):
+            tasks = [asyncio.ensure_future(model.apredict(x=i64(0), rounds=ENDLESS)) for _ in range(3)]
+            await in_line(model, 3)
+        await runs(model, 3)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        # It would go on for ever.
+        await rests(model)
+        assert (await model.apredict(x=i64(1), rounds=ONCE)).tolist() == [2.0]
+
+    asyncio.run(ask())
+    assert model.stats().batching.retried == 0
+
+
+@native
+def test_a_batch_of_futures_and_tasks_ends_when_all_are_cancelled() -> None:
+    model = held.load(max_rows=8)
+
+    async def ask() -> None:
+        async with busy(model):
+            task = asyncio.ensure_future(model.apredict(x=i64(0), rounds=ENDLESS))
+            await in_line(model, 1)
+            futures = [model.submit(x=i64(row), rounds=ENDLESS) for row in range(2)]
+            await in_line(model, 3)
+        await runs(model, 3)
+        task.cancel()
+        assert [future.cancel() for future in futures] == [True, True]
+        await rests(model)
+
+    asyncio.run(ask())
+    assert model.stats().batching.retried == 0
+
+
+@native
+def test_one_who_stays_keeps_the_batch_going() -> None:
+    # Long enough that nobody who is watched for leaving could be overlooked, and over by itself.
+    model = held.load(max_rows=8)
+    many = np.array(200_000, np.int64)
+
+    async def ask() -> None:
+        async with busy(model):
+            tasks = [asyncio.ensure_future(model.apredict(x=i64(i), rounds=many)) for i in range(3)]
+            await in_line(model, 3)
+        for task in tasks[:2]:
+            task.cancel()
+        for task in tasks[:2]:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        assert (await tasks[2]).tolist() == [3.0]
+
+    asyncio.run(ask())
+    assert model.stats().batching.retried == 0
+
+
+@native
+def test_closing_a_model_whose_batch_runs_for_nobody_leaves_no_run() -> None:
+    model = held.load(max_rows=8)
+
+    async def ask() -> None:
+        async with busy(model):
+            tasks = [asyncio.ensure_future(model.apredict(x=i64(0), rounds=ENDLESS)) for _ in range(2)]
+            await in_line(model, 2)
+        await runs(model, 2)
+        model.close(cancel=True)
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(error) for error in ended] == [asyncio.CancelledError] * 2
+
+    asyncio.run(ask())

@@ -1,10 +1,12 @@
 //! One computation that one caller leads and others may wait for.
 //!
 //! Everybody who wants the answer has a [`Seat`]. Whoever leaves early, the one who began it included, takes nobody with
-//! it; when the last one leaves, the run is told to end, if it is one that can be told.
+//! it; when the last one leaves, the run is told to end, if it is one that can be told. Where several computations share
+//! a run, as in a batch, that is when nobody is left who wants any of them ([`Claims`]).
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -36,10 +38,45 @@ struct State {
     /// Set when the last seat was left before the end: nobody may join any more.
     is_deserted: bool,
     /// What ends the run, where it is one that can be ended.
-    options: Option<Arc<RunOptions>>,
+    claims: Option<Arc<Claims>>,
     wakers: Vec<Waker>,
     /// Whether the thread in the first seat is to lead the batch that it waits for.
     is_called: bool,
+}
+
+/// Something that can be told to end early.
+pub(crate) trait Terminate: fmt::Debug + Send + Sync {
+    /// Has it end soon; nothing happens where it has ended.
+    fn terminate(&self);
+}
+
+impl Terminate for RunOptions {
+    fn terminate(&self) {
+        // The runtime refuses only what is no set of options.
+        let _ = self.set_terminate(true);
+    }
+}
+
+/// The claims of several computations to one run, which is told to end when all have been given up.
+#[derive(Debug)]
+pub(crate) struct Claims {
+    left: AtomicUsize,
+    run: Arc<dyn Terminate>,
+}
+
+impl Claims {
+    /// Claims of so many computations, of which there must be one.
+    pub(crate) fn new(count: usize, run: Arc<dyn Terminate>) -> Arc<Self> {
+        let left = AtomicUsize::new(count);
+        Arc::new(Self { left, run })
+    }
+
+    /// Gives one of them up, once for each computation.
+    fn give_up(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.run.terminate();
+        }
+    }
 }
 
 /// Whoever is told of the ends of many computations, once for all those that end together.
@@ -227,9 +264,15 @@ impl Leader {
         Self::new(None, None)
     }
 
-    /// From now on, the last one who leaves ends the run by these options.
-    pub(crate) fn may_be_ended_by(&self, options: Arc<RunOptions>) {
-        locked(&self.flight.state).options = Some(options);
+    /// From now on, the last one who leaves gives up the claim of this computation; at once, if nobody is there.
+    pub(crate) fn may_be_ended_by(&self, claims: &Arc<Claims>) {
+        let mut state = locked(&self.flight.state);
+        if state.is_deserted {
+            drop(state);
+            claims.give_up();
+        } else {
+            state.claims = Some(claims.clone());
+        }
     }
 
     /// Whether nobody wants the answer any more.
@@ -275,7 +318,7 @@ impl Leader {
         }
         let mut state = locked(&self.flight.state);
         state.ending = Some(std::mem::replace(&mut self.ending, Ending::Abandoned));
-        state.options = None;
+        state.claims = None;
         let (wakers, sleepers) = (std::mem::take(&mut state.wakers), state.sleepers);
         drop(state);
         if sleepers > 0 {
@@ -355,11 +398,10 @@ impl Drop for Seat {
             return;
         }
         state.is_deserted = true;
-        let (options, wakers) = (state.options.take(), std::mem::take(&mut state.wakers));
+        let (claims, wakers) = (state.claims.take(), std::mem::take(&mut state.wakers));
         drop(state);
-        if let Some(options) = options {
-            // The runtime refuses only what is no set of options.
-            let _ = options.set_terminate(true);
+        if let Some(claims) = claims {
+            claims.give_up();
         }
         drop(wakers);
     }
@@ -369,7 +411,6 @@ impl Drop for Seat {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     const LONG: Duration = Duration::from_secs(30);
 
@@ -469,6 +510,51 @@ mod tests {
         let seat = wait(&flights, &key(1));
         second.end(Ending::Error(Error::new(ErrorKind::Fail, "as told")));
         assert!(matches!(seat.wait(LONG), Some(Ending::Error(_))));
+    }
+
+    #[test]
+    fn a_run_of_several_ends_when_nobody_wants_any_of_them() {
+        #[derive(Debug, Default)]
+        struct Run(AtomicUsize);
+        impl Terminate for Run {
+            fn terminate(&self) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let run = Arc::<Run>::default();
+        let claims = Claims::new(3, run.clone());
+        let ends = || run.0.load(Ordering::Relaxed);
+        let flights = Arc::<Flights>::default();
+        let (early, seat) = Leader::alone();
+        drop(seat);
+        early.may_be_ended_by(&claims);
+        let (alone, only) = Leader::alone();
+        alone.may_be_ended_by(&claims);
+        let (leader, own) = lead(&flights, &key(1));
+        leader.may_be_ended_by(&claims);
+        let joined = wait(&flights, &key(1));
+        drop((own, only));
+        assert_eq!(ends(), 0);
+        drop(joined);
+        assert_eq!(ends(), 1);
+        drop((early, alone, leader));
+        assert_eq!(ends(), 1);
+    }
+
+    #[test]
+    fn an_answer_is_no_reason_to_end_the_run_of_others() {
+        #[derive(Debug)]
+        struct Run;
+        impl Terminate for Run {
+            fn terminate(&self) {
+                panic!("somebody is left");
+            }
+        }
+        let claims = Claims::new(1, Arc::new(Run));
+        let (leader, seat) = Leader::alone();
+        leader.may_be_ended_by(&claims);
+        leader.end(Ending::Error(Error::new(ErrorKind::Fail, "as told")));
+        drop(seat);
     }
 
     #[test]

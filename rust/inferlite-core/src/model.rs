@@ -10,7 +10,7 @@ use crate::batch::{BatchSettings, BatchSummary, Batcher, Terms};
 use crate::cache::{Entry, Found, Missed, MissingRows, PredictionCache, SmallTensor};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flight::{Ending, Leader};
+use crate::flight::{Claims, Ending, Leader};
 use crate::fork::PerProcess;
 use crate::pace::{BRIEF, Pace, QUICK, SHORT_WINDOW, WINDOW, Workload};
 use crate::question::Question;
@@ -230,7 +230,7 @@ impl Model {
             Err(error) => return leader.end(Ending::Error(error)),
         };
         if let Some(options) = &options {
-            leader.may_be_ended_by(options.clone());
+            leader.may_be_ended_by(&Claims::new(1, options.clone()));
         }
         if leader.is_deserted() {
             return;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::lead::Leading;
 use super::queue::{Member, Next, Place};
 use super::{Batch, Batcher, Item, State, closed, is_gone, late};
 use crate::error::Error;
@@ -113,7 +114,7 @@ impl Batcher {
             let Some((place, model)) = jobs.pop() else { return own };
             let job = move || {
                 if let Some(batcher) = model.batcher() {
-                    batcher.lead_appointed(&model, place);
+                    batcher.lead_appointed(&model, place, Leading::Worker);
                 }
             };
             let Err(error) = self.workers.spawn(job) else { continue };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::question::Question;
 use crate::rows::{BatchAxes, Piece, extent, join, part};
+use crate::runtime::ort::RunOptions;
 use crate::runtime::{Call, Feed, Input, Outputs};
 use crate::tensor::Value;
 
@@ -54,11 +55,11 @@ impl<'q> Gathered<'q> {
         Some(gathered)
     }
 
-    pub(super) fn call(&self) -> Call<'_> {
+    pub(super) fn call<'a>(&'a self, options: Option<&'a RunOptions>) -> Call<'a> {
         Call {
             feeds: &self.feeds,
             fetches: self.fetches,
-            options: None,
+            options,
         }
     }
 }

@@ -10,11 +10,29 @@ use super::kind::Kind;
 use super::queue::{Member, Place};
 use super::{Batch, Batcher, Item, is_gone};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flight::{Ending, wake};
+use crate::flight::{Claims, Ending, wake};
 use crate::model::Model;
 use crate::question::Question;
+use crate::runtime::ort::RunOptions;
 use crate::runtime::{Call, Outputs};
 use crate::sync::locked;
+
+/// Who leads a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leading {
+    /// A thread that stays until the run is over: it waits for an answer of its own, or the run is a brief one.
+    Member,
+    /// A thread that wants no answer, so that all who do may leave while it runs.
+    Worker,
+}
+
+/// How a batch runs, whole or in parts.
+#[derive(Clone, Copy)]
+struct Course<'m, 'k> {
+    model: &'m Model,
+    kind: &'k Kind,
+    leading: Leading,
+}
 
 /// A run that is set aside for a batch; dropped, the queue is served.
 struct Slot<'a>(&'a Batcher);
@@ -58,15 +76,15 @@ fn ended<'m>(run: impl FnOnce() -> Result<Outputs<'m>>) -> Ended<'m> {
 
 impl Batcher {
     /// Leads the batch that somebody was called for, if it is still theirs.
-    pub(super) fn lead_appointed(&self, model: &Model, place: Place) {
+    pub(super) fn lead_appointed(&self, model: &Model, place: Place, leading: Leading) {
         let batch = locked(&self.state).appointed(place);
         if let Some(batch) = batch {
-            self.lead(model, batch);
+            self.lead(model, batch, leading);
         }
     }
 
     /// Runs a batch for which a run is set aside, with whoever has come since it was formed, and tells its members.
-    pub(super) fn lead(&self, model: &Model, mut batch: Batch) {
+    pub(super) fn lead(&self, model: &Model, mut batch: Batch, leading: Leading) {
         let slot = Slot(self);
         let mut state = locked(&self.state);
         let now = self.clock.now();
@@ -89,22 +107,26 @@ impl Batcher {
             model.count_computed(&member.item.question);
         }
         let mut answered = Vec::with_capacity(batch.members.len());
-        self.run_part(model, &batch.kind, batch.members, Some(slot), &mut answered);
+        let course = Course {
+            model,
+            kind: &batch.kind,
+            leading,
+        };
+        self.run_part(course, batch.members, Some(slot), &mut answered);
         tell(model, answered);
     }
 
     /// Runs some calls of a kind together, or in parts where that fails.
     fn run_part<'m>(
         &self,
-        model: &'m Model,
-        kind: &Kind,
+        course: Course<'m, '_>,
         mut members: Vec<Member<Item>>,
         slot: Option<Slot<'_>>,
         answered: &mut Answered<'m>,
     ) {
         if members.len() <= 1 {
             if let Some(member) = members.pop() {
-                let outputs = self.run_one(model, kind, &member);
+                let outputs = self.run_one(course, &member);
                 drop(slot);
                 answered.push((member, outputs));
             }
@@ -113,10 +135,12 @@ impl Batcher {
         let rows: Vec<usize> = members.iter().map(|member| member.asked.rows).collect();
         let questions: Vec<&Question> = members.iter().map(|member| &*member.item.question).collect();
         let Some(gathered) = Gathered::of(&questions, &self.axes) else {
-            return self.run_apart(model, kind, members, answered);
+            return self.run_apart(course, members, answered);
         };
-        let call = gathered.call();
-        match self.run_timed(kind, rows.iter().sum(), || model.run_together(&call, &rows)) {
+        let options = course.options_to_end(&members);
+        let call = gathered.call(options.as_deref());
+        let run = || course.model.run_together(&call, &rows);
+        match self.run_timed(course.kind, rows.iter().sum(), run) {
             Ended::Outputs(outputs) if can_be_split(&outputs, call.fetches, &self.axes, rows.iter().sum()) => {
                 // The next batch runs while this one is taken apart.
                 drop(slot);
@@ -127,8 +151,8 @@ impl Batcher {
             }
             Ended::Outputs(outputs) => {
                 drop((outputs, gathered));
-                locked(&self.state).apart.insert(kind.hash());
-                self.run_apart(model, kind, members, answered);
+                locked(&self.state).apart.insert(course.kind.hash());
+                self.run_apart(course, members, answered);
             }
             Ended::Panicked(error) => {
                 drop(gathered);
@@ -136,19 +160,20 @@ impl Batcher {
             }
             Ended::Failed(_) => {
                 drop(gathered);
+                members = staying(members, answered);
                 let second = members.split_off(members.len() / 2);
-                for half in [members, second] {
+                for half in [members, second].into_iter().filter(|half| !half.is_empty()) {
                     self.count_retry();
-                    self.run_part(model, kind, half, None, answered);
+                    self.run_part(course, half, None, answered);
                 }
             }
         }
     }
 
-    fn run_apart<'m>(&self, model: &'m Model, kind: &Kind, members: Vec<Member<Item>>, answered: &mut Answered<'m>) {
-        for member in members {
+    fn run_apart<'m>(&self, course: Course<'m, '_>, members: Vec<Member<Item>>, answered: &mut Answered<'m>) {
+        for member in staying(members, answered) {
             self.count_retry();
-            self.run_part(model, kind, vec![member], None, answered);
+            self.run_part(course, vec![member], None, answered);
         }
     }
 
@@ -157,21 +182,23 @@ impl Batcher {
     }
 
     /// Runs one call as it would run by itself; whoever asks may end the run by leaving.
-    fn run_one<'m>(&self, model: &'m Model, kind: &Kind, member: &Member<Item>) -> Result<Outputs<'m>> {
-        let options = match &member.item.away {
-            Some(_) => model.engine().options_to_end()?.map(Arc::new),
-            None => None,
+    fn run_one<'m>(&self, course: Course<'m, '_>, member: &Member<Item>) -> Result<Outputs<'m>> {
+        let may_leave = member.item.away.is_some() || course.leading == Leading::Worker;
+        let options = if may_leave {
+            course.model.engine().options_to_end()?.map(Arc::new)
+        } else {
+            None
         };
         if let Some(options) = &options {
-            member.item.leader.may_be_ended_by(options.clone());
-            // Whoever left before that had nothing to end the run by.
+            let claims = Claims::new(1, options.clone());
+            member.item.leader.may_be_ended_by(&claims);
             if is_gone(&member.item) {
-                return Err(Error::new(ErrorKind::Interrupted, "nobody waits for the answer"));
+                return Err(deserted());
             }
         }
         let call = member.item.question.call(options.as_deref());
-        self.run_timed(kind, member.asked.rows, || model.run_by_itself(&call))
-            .into()
+        let run = || course.model.run_by_itself(&call);
+        self.run_timed(course.kind, member.asked.rows, run).into()
     }
 
     fn run_timed<'m>(&self, kind: &Kind, rows: usize, run: impl FnOnce() -> Result<Outputs<'m>>) -> Ended<'m> {
@@ -195,6 +222,33 @@ impl Batcher {
             state.tuning.record(kind.workload(), rows, took);
         }
     }
+}
+
+impl Course<'_, '_> {
+    /// Options by which the run of several calls ends once all of them are given up, if they may be.
+    fn options_to_end(&self, members: &[Member<Item>]) -> Option<Arc<RunOptions>> {
+        if self.leading == Leading::Member {
+            return None;
+        }
+        // Without them the run takes as long as it takes.
+        let options = self.model.engine().options_to_end().ok().flatten().map(Arc::new)?;
+        let claims = Claims::new(members.len(), options.clone());
+        for member in members {
+            member.item.leader.may_be_ended_by(&claims);
+        }
+        Some(options)
+    }
+}
+
+fn deserted() -> Error {
+    Error::new(ErrorKind::Interrupted, "nobody waits for the answer")
+}
+
+/// Those who wait still after a run that has told nothing; the others need no run of their own.
+fn staying(members: Vec<Member<Item>>, answered: &mut Answered<'_>) -> Vec<Member<Item>> {
+    let (gone, staying): (Vec<_>, Vec<_>) = members.into_iter().partition(|member| is_gone(&member.item));
+    answered.extend(gone.into_iter().map(|member| (member, Err(deserted()))));
+    staying
 }
 
 fn is_over(member: &Member<Item>, now: Duration) -> bool {

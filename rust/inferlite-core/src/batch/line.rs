@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::errands::{Errands, Own};
 use super::kind::Kind;
-use super::lead::caught;
+use super::lead::{Leading, caught};
 use super::queue::{Asked, Member, Place};
 use super::{Batcher, Item, State, Terms, closed, is_gone, late};
 use crate::cache::copied;
@@ -150,7 +150,7 @@ impl Batcher {
         let mut due = window.map(|window| asked.leave_by.map_or(window, |leave_by| leave_by.min(window)));
         loop {
             if let Some(batch) = self.carry_out(std::mem::take(&mut errands)) {
-                self.lead(model, batch);
+                self.lead(model, batch, Leading::Member);
             }
             let now = self.clock.now();
             let until = |time: Option<Duration>| time.map_or(PATIENCE, |time| time.saturating_sub(now));
@@ -161,7 +161,7 @@ impl Batcher {
                     return answered(ending);
                 }
                 Some(Woken::Called) => {
-                    self.lead_appointed(model, place);
+                    self.lead_appointed(model, place, Leading::Member);
                     continue;
                 }
                 None => {}
@@ -217,7 +217,7 @@ impl Batcher {
         errands.dropped.extend(gone);
         self.have_windows_watched(state, model);
         if let Some(batch) = self.carry_out(errands) {
-            self.lead(model, batch);
+            self.lead(model, batch, Leading::Member);
         }
         pushed
     }

@@ -243,6 +243,25 @@ fn a_call_larger_than_the_queue_waits_in_it_alone() {
 }
 
 #[test]
+fn those_who_leave_while_their_batch_runs_are_not_run_again_where_it_fails() {
+    let (model, engine, _hand) = batched(settings());
+    engine.hold();
+    let first = begin(&model, &[0.0], Terms::default()).expect("there is room");
+    engine.wait_for(1);
+    let leaving = [&[1.0][..], &[2.0], &[POISON]].map(|given| begin(&model, given, Terms::default()));
+    let staying = begin(&model, &[4.0], Terms::default()).expect("there is room");
+    engine.let_go(1);
+    engine.wait_for(2);
+    drop(leaving);
+    engine.release();
+    assert_eq!(doubled(first.wait(None, &|| Ok(()))), Ok(vec![0.0]));
+    assert_eq!(doubled(staying.wait(None, &|| Ok(()))), Ok(vec![8.0]));
+    assert_eq!(engine.sizes(), [1, 4, 1]);
+    assert_eq!(model.batch_summary().expect("it is batched").retried, 1);
+    wait_for_threads(&model);
+}
+
+#[test]
 fn whoever_is_late_or_interrupted_leaves_before_the_run_and_takes_nobody_along() {
     let (model, engine, hand) = batched(settings());
     std::thread::scope(|scope| {
