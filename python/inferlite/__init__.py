@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from inferlite.model import load
     from inferlite.options import RunOptions, SessionOptions
+    from inferlite.padding import Pad
     from inferlite.session import InferenceSession
 
     backend: Literal["native", "python"]
@@ -70,6 +71,7 @@ __all__ = [
     "ModelMetadata",
     "ModelRunError",
     "NodeArg",
+    "Pad",
     "PredictionCache",
     "QueueFullError",
     "RunOptions",
@@ -98,6 +100,7 @@ _MODULES = {
     "ModelRunError": "exceptions",
     "QueueFullError": "exceptions",
     "NodeArg": "metadata",
+    "Pad": "padding",
     "PredictionCache": "cache",
     "RunOptions": "options",
     "SessionOptions": "options",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from inferlite import _checks as checks
 from inferlite.capabilities import refuse
+from inferlite.padding import Pad, read_pads
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MOST: Final = 2**31 - 1
 LONGEST_DELAY: Final = 60.0
@@ -32,6 +36,7 @@ class Batching:
             processors allow: one, unless `session_options` gives an operator fewer threads than there are processors.
         target_latency: How many seconds a call should take. Batches are kept so small that the one under way and its
             own take no longer, by the times of earlier runs.
+        pad: Lengths that calls of a batch may differ in: a `Pad` for each, or one.
 
     Raises:
         ValueError: A setting is out of range.
@@ -49,6 +54,7 @@ class Batching:
     timeout: float | None = None
     instances: int | None = None
     target_latency: float | None = None
+    pad: Pad | Sequence[Pad] = ()
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -60,6 +66,7 @@ class Batching:
         if self.target_latency is not None:
             _check_seconds("target_latency", self.target_latency, may_be_zero=False)
         checks.timeout(self.timeout)
+        object.__setattr__(self, "pad", read_pads(self.pad))
 
     @classmethod
     def read(cls, given: Batching | bool | None) -> Batching | None:  # noqa: FBT001 - what `batching=` takes
@@ -95,6 +102,7 @@ class Batching:
             "instances": self.instances or instances,
             "target_latency": None if self.target_latency is None else float(self.target_latency),
             "timeout": self.timeout,
+            "pad": [pad._given() for pad in read_pads(self.pad)],  # noqa: SLF001 - a class of this package
         }
 
 

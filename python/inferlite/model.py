@@ -56,7 +56,8 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
         batch_axes: The axis on which an input or output holds the rows of a batch, by name; None for an input that
             belongs to all rows alike. What is not named has axis 0 if that is dynamic, else none.
         example: Inputs that the model accepts, as a call takes them, for the trial runs that show whether the rows are
-            independent; they are made up otherwise. Without `Cache(by="row")` and `batching` there are no trial runs.
+            independent, and padding changes nothing; they are made up otherwise. Without `Cache(by="row")` and
+            `batching` there are no trial runs.
         rows_independent: Whether no row of a batch has any influence on what the model gives for another; None to
             find out. Only `Cache(by="row")` and `batching` ask.
         session_options: Options, of inferlite's or of onnxruntime's class. The Python back end cannot copy those of
@@ -66,7 +67,8 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
 
     Raises:
         ModelLoadError: The model cannot be read or run, a provider is not known, `cache` is given for a model that
-            may be random, or `Cache(by="row")` or `batching` for one whose rows are not independent.
+            may be random, `Cache(by="row")` or `batching` for one whose rows are not independent, or padding for one
+            whose answers it changes.
         BackendUnavailableError: The engine, something that `session_options` holds, a setting of the cache or
             `batching` is not there.
         InvalidInputError: `example` does not fit the model.

@@ -14,7 +14,7 @@ use crate::flight::{Claims, Ending, Leader};
 use crate::fork::PerProcess;
 use crate::pace::{BRIEF, Pace, QUICK, SHORT_WINDOW, WINDOW, Workload};
 use crate::question::Question;
-use crate::rows::{BatchAxes, Measured};
+use crate::rows::{BatchAxes, Layout, Measured};
 use crate::runtime::ort::RunOptions;
 use crate::runtime::{Answer, Call, Engine, Input, Outputs, Signature};
 use crate::stats::CallStats;
@@ -434,13 +434,13 @@ impl Model {
 
     /// Combines calls from now on; the first settings that are given count.
     ///
-    /// The rows must be independent ([`crate::rows::establish`]). The number of rows of a batch is chosen by what was
-    /// measured ([`crate::rows::measure`]); without such a number from the user, a model that would gain nothing is not
-    /// batched.
-    pub fn batch_rows(&self, axes: &BatchAxes, settings: BatchSettings, measured: &Measured) {
-        let (axes, clock) = (axes.clone(), self.clock.clone());
-        let times = Batcher::times(&axes, self.signature().outputs.len(), measured);
-        let make = move || Batcher::new(axes.clone(), settings, &times, clock.clone());
+    /// The rows must be independent ([`crate::rows::establish`]), and padding tried out ([`Layout::padded`]). The number of
+    /// rows of a batch is chosen by what was measured ([`crate::rows::measure`]); without such a number from the user, a
+    /// model that would gain nothing is not batched.
+    pub fn batch_rows(&self, layout: &Layout, settings: BatchSettings, measured: &Measured) {
+        let (layout, clock) = (layout.clone(), self.clock.clone());
+        let times = Batcher::times(&layout, self.signature().outputs.len(), measured);
+        let make = move || Batcher::new(layout.clone(), settings, &times, clock.clone());
         let _ = self.batcher.set(PerProcess::new(make));
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use inferlite_core::Model;
 use inferlite_core::batch::BatchSettings;
+use inferlite_core::rows::{DeclaredLength, Filling};
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict};
 
@@ -18,11 +19,52 @@ pub(crate) struct Given {
     max_queue: usize,
     instances: usize,
     target_latency: Option<f64>,
+    pad: Vec<GivenPad>,
     /// What `timeout` is where a call does not say.
     pub(crate) timeout: Option<Py<PyAny>>,
 }
 
+/// `inferlite.Pad`, with an axis in each item.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct GivenPad {
+    inputs: Vec<(String, usize, GivenFilling)>,
+    sizes: Vec<usize>,
+    outputs: Vec<(String, usize)>,
+}
+
+#[derive(FromPyObject)]
+enum GivenFilling {
+    Integer(i64),
+    Number(f64),
+    Text(String),
+}
+
+impl GivenFilling {
+    fn filling(&self) -> Filling {
+        match self {
+            Self::Integer(number) => Filling::Integer(*number),
+            Self::Number(number) => Filling::Number(*number),
+            Self::Text(text) => Filling::Text(text.clone()),
+        }
+    }
+}
+
 impl Given {
+    /// Lengths that calls of a batch may differ in.
+    pub(crate) fn lengths(&self) -> Vec<DeclaredLength> {
+        let length = |pad: &GivenPad| DeclaredLength {
+            inputs: pad
+                .inputs
+                .iter()
+                .map(|(name, axis, filling)| (name.clone(), *axis, filling.filling()))
+                .collect(),
+            sizes: pad.sizes.clone(),
+            outputs: pad.outputs.clone(),
+        };
+        self.pad.iter().map(length).collect()
+    }
+
     pub(crate) fn settings(&self) -> BatchSettings {
         // More seconds than a duration holds are as good as the most.
         let duration = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);

@@ -462,8 +462,10 @@ impl PyModel {
         let mut fed = example
             .map(|example| this.read(py, opened.signature(), Some(example), None))
             .transpose()?;
+        let mut lengths = Vec::new();
         let batching = match batching {
             Some(given) => {
+                lengths = given.lengths();
                 if let Some(timeout) = &given.timeout {
                     let _ = this.timeout.set(py, timeout.clone_ref(py));
                 }
@@ -475,6 +477,7 @@ impl PyModel {
             declared,
             example: fed.as_mut(),
             is_independent,
+            lengths,
         };
         rows::establish(py, &this.name, opened, said, Use { are_kept, batching })
     }

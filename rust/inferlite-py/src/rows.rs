@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use inferlite_core::batch::BatchSettings;
 use inferlite_core::clock::Clock;
-use inferlite_core::rows::{self, Declared, Demand};
+use inferlite_core::rows::{self, Declared, DeclaredLength, Demand, Layout};
 use inferlite_core::runtime::ort::RunOptions;
 use inferlite_core::{Error, Result};
 use pyo3::prelude::*;
@@ -24,6 +24,8 @@ pub(crate) struct Said<'a, 'py> {
     /// Inputs that the model accepts.
     pub(crate) example: Option<&'a mut Fed<'py>>,
     pub(crate) is_independent: Option<bool>,
+    /// Lengths that calls of a batch may differ in.
+    pub(crate) lengths: Vec<DeclaredLength>,
 }
 
 /// What independent rows are wanted for.
@@ -68,9 +70,10 @@ pub(crate) fn establish(py: Python<'_>, name: &str, opened: &Opened, said: Said<
         let (clock, check) = (Clock::default(), || check_signals(&interrupt));
         let axes = rows::establish(&opened.engine, file.as_ref(), &demand, &clock, &check)?;
         if let Some(settings) = used.batching {
+            let layout = Layout::padded(&opened.engine, axes.clone(), &said.lengths, &demand, &clock, &check)?;
             let measured = rows::measure(&opened.engine, &axes, &demand, &clock, &check);
             check()?;
-            opened.model.batch_rows(&axes, settings, &measured);
+            opened.model.batch_rows(&layout, settings, &measured);
         }
         if used.are_kept {
             opened.model.keep_rows(axes);

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use rustc_hash::FxHasher;
 use smallvec::SmallVec;
 
-use crate::rows::{BatchAxes, Piece, extent};
+use crate::rows::{Layout, Piece, extent};
 use crate::runtime::{Call, Feed};
 
 /// Bytes that calls must have in common are compared up to here; more of them by a digest.
 const COMPARED_BYTES: usize = 256;
 
-/// The outputs that are asked for, the types and extents of the inputs but for the batch axis, and what is in inputs
-/// without one. Equal kinds have all of that in common: bytes are compared, or BLAKE3 digests of them.
+/// The outputs that are asked for, the types and extents of the inputs but for the batch axis, those that may be filled
+/// up as the size that they become, and what is in inputs without a batch axis. Equal kinds have all of that in common:
+/// bytes are compared, or BLAKE3 digests of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Kind(Arc<Common>);
 
@@ -33,13 +34,15 @@ impl Hash for Kind {
 
 impl Kind {
     /// The kind of a call, and how many rows it brings; `None` where it cannot be put together with others: then its
-    /// inputs disagree about the rows, there are none, or something is fed that cannot be taken apart.
+    /// inputs disagree about the rows or a length, there are no rows, or something is fed that cannot be taken apart.
     ///
     /// The inputs must be the call's own: what a caller may still write to is no ground for a decision.
-    pub(super) fn of(call: &Call<'_>, layout: &BatchAxes) -> Option<(Self, usize)> {
-        if !layout.hold_for(call.feeds) {
+    pub(super) fn of(call: &Call<'_>, layout: &Layout) -> Option<(Self, usize)> {
+        let Layout { axes, padding } = layout;
+        if !axes.hold_for(call.feeds) {
             return None;
         }
+        let lengths = padding.of_call(call.feeds)?;
         let mut feeds: SmallVec<[&Feed; 4]> = call.feeds.iter().collect();
         feeds.sort_by_key(|feed| feed.index);
         let mut words = SmallVec::new();
@@ -49,7 +52,7 @@ impl Kind {
         let mut rows = None;
         for feed in feeds {
             let piece = Piece::fed(&feed.value)?;
-            let axis = layout.inputs[feed.index];
+            let axis = axes.inputs[feed.index];
             words.push(feed.index as u64);
             words.push(type_of(piece));
             words.push(piece.shape().len() as u64);
@@ -57,7 +60,8 @@ impl Kind {
                 words.push(if axis == Some(position) {
                     u64::MAX
                 } else {
-                    axis_extent.cast_unsigned()
+                    let size = padding.size(feed.index, position, &lengths);
+                    size.map_or(axis_extent.cast_unsigned(), |size| size as u64)
                 });
             }
             match axis {
@@ -154,6 +158,7 @@ fn add_content(piece: Piece<'_>, words: &mut SmallVec<[u64; 24]>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rows::{BatchAxes, DeclaredLength, Filling, Padding};
     use crate::runtime::{Argument, Dim, Input, Signature, ValueType};
     use crate::tensor::{Dtype, Strings, Value};
 
@@ -165,16 +170,19 @@ mod tests {
         Argument::new(name.into(), value_type).expect("there is no NUL in it")
     }
 
-    fn axes() -> BatchAxes {
-        let signature = Signature {
+    fn signature() -> Signature {
+        Signature {
             inputs: vec![
                 argument("x", &[Dim::Unknown, Dim::Unknown]),
                 argument("words", &[Dim::Unknown]),
             ],
             required: 2,
             outputs: vec![argument("y", &[Dim::Unknown])],
-        };
-        BatchAxes::of(&signature, &[("words".into(), None)]).expect("there are rows")
+        }
+    }
+
+    fn axes() -> BatchAxes {
+        BatchAxes::of(&signature(), &[("words".into(), None)]).expect("there are rows")
     }
 
     fn fed(index: usize, shape: &[i64], text: &str) -> Feed {
@@ -192,7 +200,32 @@ mod tests {
             fetches,
             options: None,
         };
-        Kind::of(&call, &axes())
+        Kind::of(&call, &axes().into())
+    }
+
+    #[test]
+    fn lengths_that_are_filled_up_to_one_size_are_one_kind() {
+        let declared = DeclaredLength {
+            inputs: vec![("x".into(), 1, Filling::Text(String::new()))],
+            sizes: vec![4, 8],
+            outputs: Vec::new(),
+        };
+        let axes = axes();
+        let padding = Padding::of(&signature(), &axes, &[declared]).expect("it is fine");
+        let layout = Layout { axes, padding };
+        let of = |width: i64| {
+            let call = Call {
+                feeds: &[fed(0, &[2, width], "x"), fed(1, &[2], "a")],
+                fetches: &[0],
+                options: None,
+            };
+            Kind::of(&call, &layout).expect("it can be taken apart").0
+        };
+        assert_eq!((of(2), of(5)), (of(4), of(8)));
+        let others = [of(0), of(1), of(4), of(8), of(9), of(10)];
+        for (at, one) in others.iter().enumerate() {
+            assert!(others[..at].iter().all(|other| other != one), "{at}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::errands::Errands;
-use super::gather::{Gathered, can_be_split, split};
+use super::gather::Gathered;
 use super::kind::Kind;
 use super::queue::{Member, Place};
 use super::{Batch, Batcher, Item, is_gone};
@@ -134,17 +134,17 @@ impl Batcher {
         }
         let rows: Vec<usize> = members.iter().map(|member| member.asked.rows).collect();
         let questions: Vec<&Question> = members.iter().map(|member| &*member.item.question).collect();
-        let Some(gathered) = Gathered::of(&questions, &self.axes) else {
+        let Some(gathered) = Gathered::of(&questions, &self.layout) else {
             return self.run_apart(course, members, answered);
         };
         let options = course.options_to_end(&members);
         let call = gathered.call(options.as_deref());
         let run = || course.model.run_together(&call, &rows);
         match self.run_timed(course.kind, rows.iter().sum(), run) {
-            Ended::Outputs(outputs) if can_be_split(&outputs, call.fetches, &self.axes, rows.iter().sum()) => {
+            Ended::Outputs(outputs) if gathered.can_be_split(&outputs, rows.iter().sum()) => {
                 // The next batch runs while this one is taken apart.
                 drop(slot);
-                let parts = split(&outputs, call.fetches, &self.axes, &rows);
+                let parts = gathered.split(&outputs, &rows);
                 drop(gathered);
                 let parts = parts.into_iter().map(|values| Ok(Outputs::of_values(values)));
                 answered.extend(std::iter::zip(members, parts));
@@ -216,7 +216,7 @@ impl Batcher {
 
     /// Takes note of how long a call by itself took, unless somebody else is at it.
     pub(super) fn learn_alone(&self, call: &Call<'_>, took: Duration) {
-        if let Some((kind, rows)) = Kind::of(call, &self.axes)
+        if let Some((kind, rows)) = Kind::of(call, &self.layout)
             && let Ok(mut state) = self.state.try_lock()
         {
             state.tuning.record(kind.workload(), rows, took);

@@ -225,7 +225,7 @@ impl Batcher {
     fn kind_of(&self, question: &Arc<Question>) -> (Kind, usize) {
         // The address of what waits is nobody else's while it waits.
         let number = Arc::as_ptr(question) as u64;
-        Kind::of(&question.call(None), &self.axes).unwrap_or_else(|| (Kind::alone(number), 1))
+        Kind::of(&question.call(None), &self.layout).unwrap_or_else(|| (Kind::alone(number), 1))
     }
 
     /// Adds a call to the queue; where that is full, those who are gone make room first.

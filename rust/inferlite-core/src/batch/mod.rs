@@ -45,7 +45,7 @@ use crate::error::{Error, ErrorKind};
 use crate::flight::Leader;
 use crate::model::Model;
 use crate::question::Question;
-use crate::rows::{BatchAxes, Measured};
+use crate::rows::{Layout, Measured};
 use crate::runtime::{Call, Feed};
 use crate::stats::{Latency, LatencySummary};
 use crate::sync::{Condvar, Mutex, locked};
@@ -118,7 +118,7 @@ pub(crate) struct Batcher {
     windows: Condvar,
     /// How long a call waits for company, where that is asked for.
     max_delay: Option<Duration>,
-    axes: BatchAxes,
+    layout: Layout,
     clock: Clock,
     /// Lead batches of which no member waits in a thread; they do nothing else, so that a batch never waits for them.
     workers: Workers,
@@ -250,7 +250,7 @@ fn closed() -> Error {
 
 impl Batcher {
     /// A batcher that begins with these times of runs.
-    pub(crate) fn new(axes: BatchAxes, settings: BatchSettings, measured: &Times, clock: Clock) -> Self {
+    pub(crate) fn new(layout: Layout, settings: BatchSettings, measured: &Times, clock: Clock) -> Self {
         let mut tuning = Tuning::new(Goal {
             max_rows: settings.max_rows,
             target_latency: settings.target_latency,
@@ -279,7 +279,7 @@ impl Batcher {
             }),
             windows: Condvar::new(),
             max_delay,
-            axes,
+            layout,
             clock,
             workers: Workers::with_threads(threads + usize::from(max_delay.is_some())),
             rounding: measured.rounding,
@@ -295,7 +295,7 @@ impl Batcher {
     }
 
     /// What runs of some sizes say.
-    pub(crate) fn times(axes: &BatchAxes, outputs: usize, measured: &Measured) -> Times {
+    pub(crate) fn times(layout: &Layout, outputs: usize, measured: &Measured) -> Times {
         let fetches: Vec<usize> = (0..outputs).collect();
         let time = |(feeds, took): &(Vec<Feed>, Duration)| {
             let call = Call {
@@ -303,7 +303,7 @@ impl Batcher {
                 fetches: &fetches,
                 options: None,
             };
-            Self::time(axes, &call, *took)
+            Self::time(layout, &call, *took)
         };
         Times {
             times: measured.times.iter().filter_map(time).collect(),
@@ -311,8 +311,8 @@ impl Batcher {
         }
     }
 
-    fn time(axes: &BatchAxes, call: &Call<'_>, took: Duration) -> Option<Time> {
-        let (kind, rows) = Kind::of(call, axes)?;
+    fn time(layout: &Layout, call: &Call<'_>, took: Duration) -> Option<Time> {
+        let (kind, rows) = Kind::of(call, layout)?;
         Some(Time {
             workload: kind.workload(),
             rows,

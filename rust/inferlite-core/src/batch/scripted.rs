@@ -8,6 +8,7 @@ use smallvec::smallvec;
 use super::*;
 use crate::clock::Hand;
 use crate::error::Result;
+use crate::rows::BatchAxes;
 use crate::runtime::{Answer, Argument, Dim, Engine, Feed, Input, Output, Outputs, Signature, ValueType};
 use crate::stats::CallStats;
 use crate::tensor::{Dtype, Tensor, TensorView, Value};
@@ -153,7 +154,7 @@ pub(super) fn batched(settings: BatchSettings) -> (Arc<Model>, Arc<Scripted>, Ha
     );
     let model = Arc::new(model.with_clock(clock));
     let axes = BatchAxes::of(&signature(), &[]).expect("there are rows");
-    model.batch_rows(&axes, settings, &Measured::default());
+    model.batch_rows(&axes.into(), settings, &Measured::default());
     (model, engine, hand)
 }
 

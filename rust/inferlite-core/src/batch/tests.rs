@@ -9,6 +9,7 @@ use super::scripted::{EXPLOSIVE, POISON, Scripted, batched, doubled, settings, s
 use super::*;
 use crate::cache::Missed;
 use crate::error::Result;
+use crate::rows::BatchAxes;
 use crate::ticket::{Audience, Ticket};
 
 fn ask(model: &Model, given: &[f32], terms: Terms, check: &dyn Fn() -> Result<()>) -> Result<Vec<f32>, String> {
@@ -514,7 +515,7 @@ fn a_model_that_gains_nothing_runs_all_calls_at_once() {
     let (model, engine, _hand) = batched(settings());
     let by_size = [[0.0; 1].as_slice(), &[0.0; 4], &[0.0; 16]];
     let time = |rows: usize| Duration::from_micros(100 * rows as u64);
-    let axes = BatchAxes::of(&signature(), &[]).expect("there are rows");
+    let axes = Layout::from(BatchAxes::of(&signature(), &[]).expect("there are rows"));
     let times: Vec<_> = by_size
         .iter()
         .filter_map(|given| with_call(given, |call| Batcher::time(&axes, call, time(given.len()))))

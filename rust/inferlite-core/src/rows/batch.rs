@@ -97,6 +97,36 @@ pub(crate) fn part(piece: Piece<'_>, axis: usize, taken: Range<usize>) -> Value 
     }
 }
 
+/// A tensor with one axis filled up to `size`, which is no less than it has, with copies of an element.
+pub(crate) fn filled(piece: Piece<'_>, axis: usize, size: usize, element: &[u8]) -> Value {
+    let shape = piece.shape();
+    let (outer, own, inner) = (
+        elements(&shape[..axis]),
+        elements(&shape[axis..]),
+        elements(&shape[axis + 1..]),
+    );
+    let (shape, whole) = (with_extent(shape, axis, size), size * inner);
+    match piece {
+        Piece::Strings(strings) => {
+            let mut filled = Strings::with_shape(shape);
+            for block in 0..outer {
+                let strings = strings.part(block * own..(block + 1) * own);
+                strings.for_each(|string| filled.push(string));
+                (own..whole).for_each(|_| filled.push(element));
+            }
+            Value::Strings(filled)
+        }
+        Piece::Tensor(view) => {
+            let (own, width) = (own * element.len(), whole * element.len());
+            let mut bytes = element.repeat(outer * whole).into_boxed_slice();
+            for block in 0..outer {
+                view.copy_part(block * own, &mut bytes[block * width..][..own]);
+            }
+            Value::Tensor(Tensor::of_bytes(view.dtype(), shape, bytes))
+        }
+    }
+}
+
 /// Batches one after the other on an axis; `None` where they do not fit together, or there are none.
 pub(crate) fn join(pieces: &[Piece<'_>], axis: usize) -> Option<Value> {
     let first = pieces.first()?;

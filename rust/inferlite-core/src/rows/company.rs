@@ -92,13 +92,29 @@ impl Company {
 
     /// Inputs of the declared types and shapes, with this extent wherever none is declared.
     pub(super) fn invented(signature: &Signature, layout: &BatchAxes, unknown: i64) -> Result<Self, String> {
+        Self::invented_from(signature, layout, unknown, |_| invented::SEED)
+    }
+
+    /// The same of which no two inputs have equal numbers: a mask that is what it masks would hide much.
+    pub(super) fn invented_apart(signature: &Signature, layout: &BatchAxes, unknown: i64) -> Result<Self, String> {
+        Self::invented_from(signature, layout, unknown, |index| {
+            invented::SEED.wrapping_mul(2 * index as u64 + 1)
+        })
+    }
+
+    fn invented_from(
+        signature: &Signature,
+        layout: &BatchAxes,
+        unknown: i64,
+        seed: impl Fn(usize) -> u64,
+    ) -> Result<Self, String> {
         let is_fed = |index: usize| match signature.proper_inputs().get(index) {
             Some(argument) => !argument.is_optional(),
             None => layout.inputs[index].is_some(),
         };
         let parts = (0..signature.inputs.len()).filter(|&index| is_fed(index)).map(|index| {
             let axis = layout.inputs[index];
-            let value = invented::value(&signature.inputs[index], axis, ROWS, unknown)?;
+            let value = invented::value(&signature.inputs[index], axis, ROWS, unknown, seed(index))?;
             Part::of(index, axis, Arc::new(value))
         });
         parts.collect::<Result<_, _>>().map(Self)

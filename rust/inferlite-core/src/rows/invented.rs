@@ -5,9 +5,18 @@ use crate::tensor::{Dtype, Shape, Strings, Tensor, Value, element_count};
 
 /// Inputs that would be larger are not made up.
 const MOST_BYTES: usize = 1 << 20;
+/// Where the numbers begin, an odd one like all that may be given.
+pub(super) const SEED: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// A value of the declared type and shape, with `rows` on the batch axis and `unknown` wherever no extent is declared.
-pub(super) fn value(argument: &Argument, axis: Option<usize>, rows: usize, unknown: i64) -> Result<Value, String> {
+/// A value of the declared type and shape, with `rows` on the batch axis and `unknown` wherever no extent is declared, of
+/// numbers that begin with `seed`, which must be odd.
+pub(super) fn value(
+    argument: &Argument,
+    axis: Option<usize>,
+    rows: usize,
+    unknown: i64,
+    seed: u64,
+) -> Result<Value, String> {
     let ValueType::Tensor { dtype, .. } = argument.value_type else {
         return Err(format!("input `{}` is no tensor", argument.name));
     };
@@ -27,7 +36,7 @@ pub(super) fn value(argument: &Argument, axis: Option<usize>, rows: usize, unkno
     if count > MOST_BYTES {
         return Err(format!("input `{}` would be too large to invent", argument.name));
     }
-    let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
+    let mut numbers = Numbers(seed);
     if dtype == Dtype::String {
         let mut strings = Strings::with_shape(shape);
         (0..count).for_each(|_| strings.push(if numbers.coin() { b"b" } else { b"a" }));
@@ -143,7 +152,7 @@ mod tests {
                 shape: Some(vec![Dim::Unknown]),
             };
             let argument = Argument::new("x".into(), value_type).expect("there is no NUL in it");
-            let made = match value(&argument, Some(0), 4, 7).expect("it is small") {
+            let made = match value(&argument, Some(0), 4, 7, SEED).expect("it is small") {
                 Value::Tensor(tensor) => tensor.to_bytes(),
                 Value::Strings(strings) => strings.iter().flatten().copied().collect(),
                 other => panic!("{other:?} is no tensor"),

@@ -15,6 +15,7 @@ mod moves;
 mod nearness;
 mod operators;
 mod pace;
+mod padding;
 mod probe;
 mod settled;
 mod shapes;
@@ -25,6 +26,8 @@ mod watch;
 pub use axes::{BatchAxes, Declared};
 pub(crate) use batch::{Piece, extent, join, part, row};
 pub use independence::{Verdict, analyse};
+pub use padding::{DeclaredLength, Filling, Padding};
+pub(crate) use padding::{Lengths, Sizes};
 pub use timing::{Measured, measure};
 
 use crate::clock::Clock;
@@ -33,6 +36,42 @@ use crate::graph::ModelFile;
 use crate::runtime::ort::RunOptions;
 use crate::runtime::{Engine, Feed};
 use probe::Trial;
+
+/// How calls of a model are put together: where their rows lie, and which axes may be filled up for that.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// The axes of the rows.
+    pub axes: BatchAxes,
+    /// What may be filled up.
+    pub padding: Padding,
+}
+
+impl From<BatchAxes> for Layout {
+    fn from(axes: BatchAxes) -> Self {
+        let padding = Padding::default();
+        Self { axes, padding }
+    }
+}
+
+impl Layout {
+    /// A layout with lengths that calls may differ in, if filling them up does not change what the model gives; else an
+    /// error that says what helps.
+    ///
+    /// Trial runs end early once `check` fails, which the calling thread asks now and then.
+    pub fn padded(
+        engine: &dyn Engine,
+        axes: BatchAxes,
+        declared: &[DeclaredLength],
+        demand: &Demand<'_>,
+        clock: &Clock,
+        check: &dyn Fn() -> Result<()>,
+    ) -> Result<Self> {
+        let padding = Padding::of(engine.signature(), &axes, declared)?;
+        let layout = Self { axes, padding };
+        padding::trial::run(engine, &layout, demand, clock, check)?;
+        Ok(layout)
+    }
+}
 
 /// What somebody says of the rows of a model.
 #[derive(Debug, Default)]
