@@ -10,9 +10,10 @@ BENCH_ARGS ?=
 # 1 installs and tests the wheel that would be published (glibc 2.28, linked by zig) instead of one for this machine.
 PORTABLE ?= 0
 
-# How long and which: `make soak SOAK_TESTS=tests` takes hours.
+# How long, how often and which: `make soak SOAK_TESTS=tests` takes hours.
 SOAK_SECONDS ?= 60
-SOAK_TESTS ?= tests/hostile/test_cache_soak.py
+SOAK_REQUESTS ?= 1000000
+SOAK_TESTS ?= tests/hostile/test_cache_soak.py tests/hostile/test_batching_soak.py
 
 # The tests that must also pass on the oldest onnxruntime: the others do not depend on its version.
 FLOOR_TESTS ?= tests
@@ -123,8 +124,8 @@ rust-test: $(VENV)/.packages ## The Rust tests, those of schedules, and the exam
 		--features shuttle --target-dir target/shuttle schedules::
 
 .PHONY: soak
-soak: $(INSTALLED) $(VENV)/.packages-test ## The tests that press for SOAK_SECONDS each
-	INFERLITE_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/pytest -m soak $(SOAK_TESTS) $(PYTEST_ARGS)
+soak: $(INSTALLED) $(VENV)/.packages-test ## The tests that press for SOAK_SECONDS each, or until SOAK_REQUESTS are answered
+	INFERLITE_SOAK_SECONDS=$(SOAK_SECONDS) INFERLITE_SOAK_REQUESTS=$(SOAK_REQUESTS) $(BIN)/pytest -m soak $(SOAK_TESTS) $(PYTEST_ARGS)
 
 .PHONY: test-floor
 test-floor: ## The tests against the oldest onnxruntime that is supported
