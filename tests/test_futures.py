@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import CancelledError, as_completed, wait
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,9 @@ def test_a_future_ends_at_its_deadline_and_when_it_is_cancelled(batching: dict[s
 
 def test_deadlines_need_no_thread_once_they_are_over() -> None:
     model = inferlite.load(DOUBLE)
-    model.submit(f32(1.0), timeout=0.01).result(30)
+    # Whether the answer comes in time is the machine's business.
+    with contextlib.suppress(DeadlineExceededError):
+        model.submit(f32(1.0), timeout=0.01).result(30)
     for thread in threading.enumerate():
         if thread.name == "inferlite-deadlines":
             thread.join(30)

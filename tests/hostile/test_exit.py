@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import child
+from conftest import BACKENDS
 
 START = """
 import os, sys, threading, time
@@ -69,6 +70,26 @@ def test_exit_with_daemon_threads_at_work(
         request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
     code = f"{START}{SUPPRESS}\nfor _ in range(4):\n    daemon({WORK[work]})\nbegun.wait()\n"
     code += f"stopped = threading.Event()\nstopped.wait(0.05)\n{ENDINGS[ending]}\n"
+    child.run(code, child_environment, limit=20)
+
+
+CALLS = {
+    "without a cache": ("None", "model(x)"),
+    "that are kept": ("'1MB'", "model(x)"),
+    "that are not kept": ("'1MB'", "model(numpy.random.default_rng().random((8, 16), numpy.float32))"),
+}
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name == "native"], indirect=True)
+@pytest.mark.parametrize("calls", CALLS)
+def test_exit_with_daemon_threads_that_call_a_model(
+    calls: str, child_environment: dict[str, str], backend: str
+) -> None:
+    assert backend
+    cache, call = CALLS[calls]
+    # Each run gives the lock of the interpreter away, so that threads come back while it ends.
+    code = f"{START}\nmodel = inferlite.load(committed.path('mlp'), hold_gil=False, cache={cache})\n{call}\n"
+    code += f"for _ in range(4):\n    daemon(lambda: {call})\nbegun.wait()\nthreading.Event().wait(0.05)\n"
     child.run(code, child_environment, limit=20)
 
 
