@@ -62,6 +62,10 @@ demo: $(INSTALLED) ## Install inferlite into .venv and run its demo
 test: $(INSTALLED) $(VENV)/.packages-test ## Install inferlite into .venv and run its tests
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+.PHONY: test-all
+test-all: ## The same, with the tests that take long
+	$(MAKE) test PYTEST_ARGS="-m 'slow or not slow' $(PYTEST_ARGS)"
+
 ##@ While editing
 
 .PHONY: dev

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -29,6 +30,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 BOTH_BACKENDS = ("native", "python")
 OPTIONAL_MARKERS = ("slow", "soak")
+# On which parametrisation of the fixture `backend` the test is slow, because what it proves lies in the other one.
+SLOW_ON_FALLBACK = "slow_on_fallback"
 
 
 def _expected_backends() -> tuple[str, ...]:
@@ -81,9 +84,13 @@ def child_environment(backend: str) -> dict[str, str]:
     return {**clean, "INFERLITE_BACKEND": backend, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out slow and soak tests unless `-m` names their marker."""
     chosen = config.option.markexpr
+    for item in items:
+        if item.get_closest_marker(SLOW_ON_FALLBACK) and _backend_of(item) == "python" and "native" in BACKENDS:
+            item.add_marker("slow")
     left_out = [
         item
         for item in items
@@ -97,6 +104,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in gone]
 
 
+def pytest_collection_finish() -> None:
+    """Let collections of garbage look at what tests make, not at what their modules have made: many tests collect."""
+    gc.collect()
+    gc.freeze()
+
+
+def _backend_of(item: pytest.Item) -> str | None:
+    callspec = getattr(item, "callspec", None)
+    return None if callspec is None else callspec.params.get("backend")
+
+
 _ran_on: Counter[str] = Counter()
 
 
@@ -104,9 +122,8 @@ _ran_on: Counter[str] = Counter()
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Note on which back end a test really ran; a skipped one proves nothing."""
     report = yield
-    callspec = getattr(item, "callspec", None)
-    if call.when == "call" and callspec is not None and not report.skipped:
-        report.backend = callspec.params.get("backend")
+    if call.when == "call" and not report.skipped:
+        report.backend = _backend_of(item)
     return report
 
 

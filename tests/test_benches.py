@@ -529,6 +529,7 @@ def test_a_wrong_answer_fails_the_run_and_the_others_go_on(
     assert "answers equal" in other
 
 
+@pytest.mark.slow
 def test_a_target_that_was_not_measured_fails_the_check_but_not_a_smoke_round() -> None:
     name = "bind/mlp-16-32-16-4, fresh outputs"
     assert command.main(["--smoke", "--ours", "onnxruntime", "--only", name]) == 0

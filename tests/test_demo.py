@@ -37,6 +37,7 @@ def test_the_model_is_right_on_digits_it_has_not_seen() -> None:
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_script_makes_the_files_that_are_shipped(tmp_path: Path) -> None:
     runpy.run_path(str(SCRIPT))["main"](tmp_path)
     assert (tmp_path / "digits.npz").read_bytes() == demo.SAMPLES_PATH.read_bytes()
@@ -51,6 +52,7 @@ def test_the_script_makes_the_files_that_are_shipped(tmp_path: Path) -> None:
     assert (labels[0] == labels[1]).mean() > 0.98
 
 
+@pytest.mark.slow
 def test_training_twice_writes_the_same_bytes(tmp_path: Path) -> None:
     for run in ("first", "second"):
         (tmp_path / run).mkdir()

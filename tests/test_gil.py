@@ -79,6 +79,7 @@ def _count_that_takes(seconds: float, text: str, name: str, make: Any) -> int:
     return int(count * seconds / (time.perf_counter() - started))
 
 
+@pytest.mark.slow_on_fallback
 def test_a_long_run_after_many_short_ones_leaves_other_threads_alive() -> None:
     count = _count_that_takes(1.0, BY_SIZE, "x", lambda count: np.ones(count, np.float32))
     session = inferlite.InferenceSession(make_models.parse(BY_SIZE), **_one_thread())
@@ -90,6 +91,7 @@ def test_a_long_run_after_many_short_ones_leaves_other_threads_alive() -> None:
     assert ticker.ticks >= ENOUGH_TICKS
 
 
+@pytest.mark.slow_on_fallback
 def test_a_long_bound_call_after_many_short_ones_leaves_other_threads_alive() -> None:
     count = _count_that_takes(LONG, BY_SIZE, "x", lambda count: np.ones(count, np.float32))
     session = inferlite.InferenceSession(make_models.parse(BY_SIZE), **_one_thread())
@@ -101,6 +103,7 @@ def test_a_long_bound_call_after_many_short_ones_leaves_other_threads_alive() ->
     assert ticker.ticks >= ENOUGH_TICKS
 
 
+@pytest.mark.slow_on_fallback
 def test_a_long_run_of_as_many_elements_leaves_other_threads_alive() -> None:
     # As many elements go in as for a quick call, and their square is computed.
     text = (
@@ -137,21 +140,25 @@ def _ticks_in_a_run_that_is_long_by_its_value(**extras: Any) -> int:
     return ticker.ticks
 
 
+@pytest.mark.slow_on_fallback
 def test_hold_gil_false_is_honoured() -> None:
     assert _ticks_in_a_run_that_is_long_by_its_value(hold_gil=False) >= ENOUGH_TICKS
 
 
+@pytest.mark.slow_on_fallback
 def test_the_environment_can_forbid_holding_the_gil(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFERLITE_HOLD_GIL", "0")
     assert _ticks_in_a_run_that_is_long_by_its_value() >= ENOUGH_TICKS
     assert _ticks_in_a_run_that_is_long_by_its_value(hold_gil=True) >= ENOUGH_TICKS
 
 
+@pytest.mark.slow_on_fallback
 def test_a_run_that_is_long_by_its_value_leaves_other_threads_alive() -> None:
     # Its size says nothing of its time, so that the GIL is never held for this model.
     assert _ticks_in_a_run_that_is_long_by_its_value() >= ENOUGH_TICKS
 
 
+@pytest.mark.slow_on_fallback
 @pytest.mark.parametrize("setting", ["two threads", "parallel", "loop"])
 def test_sessions_that_may_never_hold_the_gil_release_it(setting: str) -> None:
     options = inferlite.SessionOptions()

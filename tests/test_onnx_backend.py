@@ -15,7 +15,9 @@ import inferlite
 import onnx_suite
 import oracle
 
-BATCHES = 32
+COUNT = 32
+# Every other one of them is quick enough for each day; cases of one operator are in many.
+BATCHES = [pytest.param(batch, marks=pytest.mark.slow) if batch % 2 else batch for batch in range(COUNT)]
 CASES = 2_033
 # Passing with onnxruntime 1.32; older ones lack operators. The suite of another onnx has other cases.
 PASSING = 1_698
@@ -23,11 +25,12 @@ KNOWN_SUITE = Version(onnx.__version__).release[:2] == (1, 23)
 KNOWN_RUNTIME = Version(onnxruntime.__version__).release[:2] >= (1, 32)
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
+@pytest.mark.slow_on_fallback
+@pytest.mark.parametrize("batch", BATCHES)
 def test_cases_end_as_onnxruntime_bit_for_bit(backend: str, batch: int) -> None:
     cases = onnx_suite.load()
     failures = []
-    for index in range(batch, len(cases), BATCHES):
+    for index in range(batch, len(cases), COUNT):
         given = onnx_suite.end(cases[index], inferlite.InferenceSession, inferlite.SessionOptions)
         try:
             oracle.assert_same_outcome(given, onnx_suite.judged(index))
@@ -41,6 +44,7 @@ def test_the_suite_is_complete() -> None:
     assert len(onnx_suite.load()) == CASES
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (KNOWN_SUITE and KNOWN_RUNTIME), reason="counted with onnx 1.23 and onnxruntime 1.32")
 def test_onnxruntime_passes_what_it_is_known_to_pass() -> None:
     cases = onnx_suite.load()

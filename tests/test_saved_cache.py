@@ -117,7 +117,7 @@ def test_the_most_recently_used_answers_stay_in_their_order(tmp_path: Path) -> N
 
 
 @native
-@pytest.mark.parametrize("secret", [None, SECRET])
+@pytest.mark.parametrize("secret", [pytest.param(None, marks=pytest.mark.slow), SECRET])
 def test_every_damaged_byte_is_a_warning_and_an_empty_cache(tmp_path: Path, secret: bytes | None) -> None:
     path = _saved(tmp_path / "answers", secret=secret)
     whole = path.read_bytes()

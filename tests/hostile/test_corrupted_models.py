@@ -82,6 +82,7 @@ NAMES = ("double", "mlp", "zipmap", "zipmap_strings", "sequence_make", "optional
 MUTANTS = 60
 
 
+@pytest.mark.slow_on_fallback
 @pytest.mark.parametrize("name", NAMES)
 def test_mutants_of_a_model_end_as_onnxruntime(name: str, child_environment: dict[str, str]) -> None:
     printed = child.run(JUDGE.format(name=name, first=0, last=MUTANTS), child_environment, limit=60)
@@ -89,7 +90,7 @@ def test_mutants_of_a_model_end_as_onnxruntime(name: str, child_environment: dic
     assert int(printed.split()[-1]) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("part", range(4))
 def test_many_mutants_of_a_model_end_as_onnxruntime(name: str, part: int, child_environment: dict[str, str]) -> None:

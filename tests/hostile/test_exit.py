@@ -59,7 +59,10 @@ inferlite.load(committed.path("double"))(x[:, :4])
 """
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.slow_on_fallback
+@pytest.mark.parametrize(
+    "ending", [pytest.param(name, marks=pytest.mark.slow) if name == "sys.exit" else name for name in ENDINGS]
+)
 @pytest.mark.parametrize("work", WORK)
 def test_exit_with_daemon_threads_at_work(
     work: str, ending: str, child_environment: dict[str, str], request: pytest.FixtureRequest, backend: str

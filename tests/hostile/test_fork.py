@@ -80,7 +80,8 @@ assert not failed, failed
 @pytest.mark.parametrize(
     ("threads", "rows", "forks"),
     [
-        pytest.param(1, 1, 200, id="one thread"),
+        pytest.param(1, 1, 50, id="one thread"),
+        pytest.param(1, 1, 200, id="one thread and many children", marks=pytest.mark.slow),
         pytest.param(2, 4096, 50, id="a pool of threads at work"),
         pytest.param(0, 1, 50, id="the default threads"),
     ],

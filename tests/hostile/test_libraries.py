@@ -141,6 +141,7 @@ except inferlite.InferliteError as error:
 """
 
 
+@pytest.mark.slow_on_fallback
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_broken_library_is_one_clear_error(
     broken: str, backend: str, child_environment: dict[str, str], tmp_path: Path

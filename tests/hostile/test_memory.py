@@ -115,6 +115,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="counts with glibc's 
 
 
 @linux
+@pytest.mark.slow_on_fallback
 @pytest.mark.parametrize("table", ["VALUES", "TENSORS", "NAMES", "FEEDS", "NODES"])
 def test_no_call_loses_memory(table: str, child_environment: dict[str, str]) -> None:
     child.run(JUDGE + SHORT.format(table=table), child_environment, limit=110, warnings=True)
@@ -242,6 +243,7 @@ def _sessions(count: int, environment: dict[str, str], limit: float) -> None:
 
 
 @linux
+@pytest.mark.slow_on_fallback
 def test_sessions_made_and_dropped_leave_nothing(child_environment: dict[str, str]) -> None:
     _sessions(250, child_environment, limit=110)
 

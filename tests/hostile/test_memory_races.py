@@ -141,6 +141,7 @@ RACES = {
 }
 
 
+@pytest.mark.slow_on_fallback
 @pytest.mark.parametrize("race", RACES)
 def test_another_thread_disturbs_the_arguments(race: str, child_environment: dict[str, str]) -> None:
     body = "\n".join(line.removeprefix("        ") for line in RACES[race].splitlines())
@@ -241,6 +242,7 @@ EVIL = {
 }
 
 
+@pytest.mark.slow_on_fallback
 @pytest.mark.parametrize("evil", EVIL)
 def test_the_arguments_change_themselves(evil: str, child_environment: dict[str, str]) -> None:
     body = "\n".join(line.removeprefix("        ") for line in EVIL[evil].splitlines())
