@@ -238,9 +238,18 @@ def _try_row_cache() -> None:
 
 
 def _try_batching() -> None:
-    model = inferlite.load(make_models.path("double"), batching=True)
+    model = inferlite.load(make_models.path("double"), batching=True, rows_independent=True)
     assert model(np.ones((2, 4), np.float32)).tolist() == [[2.0] * 4] * 2
     assert model.stats().batching.lone == 1
+
+
+def _try_row_independence() -> None:
+    inferlite.load(make_models.path("double"), batching=True)
+
+
+def _try_batch_tuning() -> None:
+    batching = inferlite.Batching(target_latency=0.1)
+    inferlite.load(make_models.path("double"), batching=batching, rows_independent=True)
 
 
 TRIALS = {
@@ -251,6 +260,8 @@ TRIALS = {
     "cache_beyond_process": _try_cache_beyond_process,
     "row_cache": _try_row_cache,
     "batching": _try_batching,
+    "row_independence": _try_row_independence,
+    "batch_tuning": _try_batch_tuning,
     "native_engine": _try_native_engine,
     "session_objects": _try_session_objects,
     "types_beyond_numpy": _try_types_beyond_numpy,

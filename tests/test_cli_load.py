@@ -24,10 +24,10 @@ pytestmark = pytest.mark.usefixtures("backend")
 
 
 @fallback
-def test_the_python_back_end_says_that_it_does_not_batch() -> None:
+def test_the_python_back_end_says_that_it_cannot_tell_whether_rows_are_independent() -> None:
     status, text = refuse("bench", model("double"), "--concurrency", "2", "--seconds", "0.01")
     assert status == ExitCode.UNAVAILABLE
-    assert text.startswith("error: `batching` is not available: ")
+    assert text.startswith("error: `batching` without `rows_independent=True` is not available: ")
 
 
 @native

@@ -63,9 +63,6 @@ def _run(loop: Callable[[], asyncio.AbstractEventLoop], main: Coroutine[Any, Any
 
 
 def _batched(content: Any = DOUBLE, **settings: Any) -> Any:
-    """A model that batches, where the back end does."""
-    if inferlite.backend != "native":
-        return inferlite.load(content)
     # With one thread, runs prove brief.
     options = inferlite.SessionOptions()
     options.intra_op_num_threads = 1
@@ -94,11 +91,9 @@ def test_every_task_gets_its_own_answer(loop: Callable[[], asyncio.AbstractEvent
 
     _run(loop, ask())
     assert model.stats().calls == 2000
-    if inferlite.backend == "native":
-        assert max(model.stats().batching.sizes) > 40
+    assert max(model.stats().batching.sizes) > 40
 
 
-@native
 @on_every_loop
 def test_what_one_turn_collects_leaves_together(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     model = _batched()
@@ -222,8 +217,7 @@ def test_a_task_cancelled_at_any_time_ends_its_run(loop: Callable[[], asyncio.Ab
                 with pytest.raises(asyncio.CancelledError) as caught:
                     await task
                 assert caught.value.args == ("enough",)
-                if inferlite.backend == "native":
-                    await _until(lambda: model.stats().batching.running == 0)
+                await _until(lambda: model.stats().batching.running == 0)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(model.apredict(x=f32(1.0), rounds=ENDLESS), 0.01)
         with pytest.raises(TimeoutError):
@@ -231,8 +225,7 @@ def test_a_task_cancelled_at_any_time_ends_its_run(loop: Callable[[], asyncio.Ab
                 await model.apredict(x=f32(1.0), rounds=ENDLESS)
         with pytest.raises(DeadlineExceededError, match=r"^model `rounds` did not answer within 0\.01 s$"):
             await model.apredict(x=f32(1.0), rounds=ENDLESS, timeout=0.01)
-        if inferlite.backend == "native":
-            await _until(lambda: model.stats().batching.running == 0)
+        await _until(lambda: model.stats().batching.running == 0)
 
     _run(loop, ask())
 
@@ -250,8 +243,7 @@ def test_what_is_closed_or_never_awaited_gives_its_claim_up() -> None:
             prediction = model.apredict(x=f32(1.0), rounds=ENDLESS)
             with pytest.raises(KeyError):
                 prediction.throw(KeyError("thrown"))
-        if inferlite.backend == "native":
-            await _until(lambda: model.stats().batching.running + model.stats().batching.queued_calls == 0)
+        await _until(lambda: model.stats().batching.running + model.stats().batching.queued_calls == 0)
 
     asyncio.run(ask())
     with warnings.catch_warnings():

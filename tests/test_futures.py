@@ -40,11 +40,9 @@ def _endless(number: int) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["plain", "batched"])
-def batching(request: pytest.FixtureRequest, backend: str) -> dict[str, Any]:
+def batching(request: pytest.FixtureRequest) -> dict[str, Any]:
     if request.param == "plain":
         return {}
-    if backend != "native":
-        pytest.skip("the fallback does not batch")
     return {"batching": Batching(max_rows=64), "rows_independent": True}
 
 
@@ -140,11 +138,8 @@ def test_an_error_ends_the_answers_at_its_place(batching: dict[str, Any]) -> Non
     assert list(given) == []
 
 
-def test_a_full_line_is_waited_for(backend: str) -> None:
-    settings: dict[str, Any] = {}
-    if backend == "native":
-        settings = {"batching": Batching(max_rows=2, max_queue=4), "rows_independent": True}
-    model = inferlite.load(DOUBLE, **settings)
+def test_a_full_line_is_waited_for() -> None:
+    model = inferlite.load(DOUBLE, batching=Batching(max_rows=2, max_queue=4), rows_independent=True)
     given = model.map(f32(number) for number in range(500))
     assert [answer.tolist() for answer in given] == [[2.0 * number] for number in range(500)]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from inferlite.capabilities import refuse
-from inferlite.exceptions import DeadlineExceededError, InvalidInputError, QueueFullError
+from inferlite.exceptions import DeadlineExceededError, InvalidInputError, ModelClosedError, QueueFullError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -118,6 +118,16 @@ def deadline_exceeded(model: str, seconds: float | None) -> DeadlineExceededErro
 def queue_full(model: str, waiting: int) -> QueueFullError:
     """Too many calls wait for a thread."""
     return QueueFullError(f"model `{model}`: {waiting} calls are waiting for a thread already")
+
+
+def line_full(model: str, waiting: int) -> QueueFullError:
+    """Too many rows wait for a batch."""
+    return QueueFullError(f"model `{model}`: {waiting} rows are waiting for a batch already")
+
+
+def closed(model: str) -> ModelClosedError:
+    """The model was closed before."""
+    return ModelClosedError(f"model `{model}` is closed")
 
 
 def tensor(model: str, spec: TensorSpec, value: object) -> np.ndarray[Any, Any]:

@@ -88,10 +88,10 @@ class Batching:
         """Refuse what only the native back end can do.
 
         Raises:
-            BackendUnavailableError: Calls are to be combined by the other one.
+            BackendUnavailableError: The size of batches is to follow from the times of runs on the other one.
         """
-        if backend != "native":
-            refuse("batching", "`batching`")
+        if backend != "native" and self.target_latency is not None:
+            refuse("batch_tuning", "`Batching(target_latency=...)`")
 
     def _given(self, instances: int) -> dict[str, Any]:
         """What the native part takes."""

@@ -39,10 +39,18 @@ CAPABILITIES: Final = {
         python=False,
         reason='only the native back end looks up rows: pass `Cache(by="request")`, which is the default',
     ),
-    "batching": Capability(
+    "batching": Capability(native=True, python=True, reason="both back ends combine calls with `batching=`"),
+    "row_independence": Capability(
         native=True,
         python=False,
-        reason="only the native back end combines calls: leave `batching` out, or install the native part",
+        reason="only the native back end finds out whether the rows of a model are independent: pass "
+        "`rows_independent=True` if no row influences another, or install the native part",
+    ),
+    "batch_tuning": Capability(
+        native=True,
+        python=False,
+        reason="only the native back end chooses the size of batches by the times of runs: pass `max_rows` instead, or "
+        "install the native part",
     ),
     "native_engine": Capability(
         native=False,

@@ -111,7 +111,9 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
         _rows.check_axes(opened.name, axes, opened.signature)
         opened._declare_axes(axes)  # noqa: SLF001 - a class of this package
     by_row = kept is not None and kept.by == "row"
-    settings = None if combined is None else combined._given(_instances(session_options, providers))  # noqa: SLF001
+    settings = None
+    if combined is not None:
+        settings = combined._given(_instances(backend.name, session_options, providers))  # noqa: SLF001 - as above
     if by_row or settings is not None:
         opened._use_rows(axes, example, rows_independent, by_row, settings)  # noqa: SLF001 - a class of this package
     elif example is not None:
@@ -164,24 +166,27 @@ def _open_python(
     session_options: onnxruntime.SessionOptions | None,
     providers: Any,  # noqa: ANN401
     provider_options: Any,  # noqa: ANN401
-    _batching: Batching | None,
+    batching: Batching | None,
 ) -> Model:
     import onnxruntime  # noqa: PLC0415 - the Python back end has imported it
 
     available = onnxruntime.get_available_providers()
     names, dicts = provider_rules.normalize(providers, provider_options, available)
     pairs = _usable(name, names, dicts, available)
-    return make(session_options=session_options, providers=pairs)
+    instances = 1 if batching is None else batching.instances or 1
+    return make(session_options=session_options, providers=pairs, instances=instances)
 
 
-def _instances(session_options: onnxruntime.SessionOptions | None, providers: object) -> int:
+def _instances(backend: str, session_options: onnxruntime.SessionOptions | None, providers: object) -> int:
     """How many runs keep all processors busy; one where something else than processors runs the model."""
-    from inferlite import _core  # noqa: PLC0415 - there only with the native back end
-
     threads = 0 if session_options is None else session_options.intra_op_num_threads
     if threads < 1 or providers not in (None, ["CPUExecutionProvider"]):
         return 1
-    return max(1, _core.available_threads() // threads)
+    if backend == "native":
+        from inferlite._core import available_threads  # noqa: PLC0415 - there only with this back end
+    else:
+        from inferlite._fallback.threads import available_threads  # noqa: PLC0415 - as above
+    return max(1, available_threads() // threads)
 
 
 def _random_node(backend: _backend.Backend, source: str | bytes) -> str | None:

@@ -9,7 +9,7 @@ import threading
 import time
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from onnxruntime import RunOptions
@@ -20,6 +20,8 @@ from inferlite._fallback.order import POLICIES, Order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
+
+    Ended = Callable[[list[Any] | None, BaseException | None], None]
 
 DIGESTED_BYTES: Final = 16 * 1024
 """Arrays of more bytes are in a key as a digest."""
@@ -52,6 +54,13 @@ _ENTRY_BYTES: Final = 600
 """What an entry takes beside its key and arrays: Python's objects for them."""
 
 
+class Told(Protocol):
+    """Is told the answer, or what went wrong."""
+
+    def __call__(self, results: list[Any] | None, error: BaseException | None, *, has_run: bool) -> None:
+        """Take note of it; `has_run` says that it was run for this very call."""
+
+
 @dataclass(slots=True)
 class _Entry:
     answer: list[Any]
@@ -67,16 +76,20 @@ class _Flight:
     answer: list[Any] | None = None
     error: BaseException | None = None
     waiting: int = 1
+    told: list[Callable[[], None]] = field(default_factory=list)
+    """What is called once it has ended."""
     options: RunOptions | None = None
     """What ends the run, where it is one that may be ended."""
 
-    def wait(self, claim: Claim | None) -> None:
-        """Wait until it has ended.
+    def wait(self, claim: Claim | None, hasten: Callable[[], None] | None) -> None:
+        """Wait until it has ended; `hasten` is called now and then.
 
         Raises:
             CancelledError: The claim was given up.
         """
         while not self.has_ended.wait(PATIENCE):
+            if hasten is not None:
+                hasten()
             if claim is not None and claim.is_left:
                 raise CancelledError
 
@@ -99,6 +112,8 @@ class Answers:
         self._policy = policy
         self._handed: Callable[[Any], Any] = copied_value if copy else frozen_value
         self.clock: Callable[[], float] = time.monotonic
+        self.hasten: Callable[[], None] | None = None
+        """What is called now and then while a caller waits for another one's run."""
         self._secret = os.urandom(32)
         self.max_bytes, self.max_entries = max_bytes, max_entries
         self._begin()
@@ -134,28 +149,68 @@ class Answers:
         Raises:
             CancelledError: The claim was given up.
         """
+        kept, key, owned = self._look_up(names, feed)
+        if kept is not None:
+            return kept, False
+        if key is None:
+            return self.handed_over(run(feed)), True
+        return self._compute(key, owned, run, claim)
+
+    def ask(
+        self,
+        names: Sequence[str],
+        feed: Mapping[str, Any],
+        run: Callable[[Mapping[str, Any], Ended], None],
+        claim: Claim,
+        tell: Told,
+    ) -> None:
+        """`answer` for a caller who does not wait.
+
+        Args:
+            names: The outputs.
+            feed: The inputs, which are the call's own.
+            run: Is given what the key stands for, and what to call with the outputs or the error, from any thread.
+            claim: What gives the answer up.
+            tell: Is called with the answer or the error, and whether it was run for this call.
+        """
+        kept, key, owned = self._look_up(names, feed)
+        if kept is not None:
+            tell(kept, None, has_run=False)
+        elif key is None:
+
+            def ended(results: list[Any] | None, error: BaseException | None) -> None:
+                tell(None if results is None else self.handed_over(results), error, has_run=True)
+
+            run(feed, ended)
+        else:
+            self._have_computed(key, owned, run, claim, tell)
+
+    def _look_up(
+        self, names: Sequence[str], feed: Mapping[str, Any]
+    ) -> tuple[list[Any] | None, Hashable | None, Mapping[str, Any]]:
+        """The answer if it is kept; else the key, None where nothing is to be kept, and what it stands for."""
         self._survive_fork()
         if not self._is_due():
             self._skipped += 1
-            return self.handed_over(run(feed)), True
+            return None, None, feed
         start = self.clock()
         try:
             key, kept = self._key(names, feed)
         except Exception:  # noqa: BLE001 - onnxruntime says what is wrong with a value that nothing can be made of
-            return self.handed_over(run(feed)), True
+            return None, None, feed
         with self._lock:
             entry = self._find(key)
             self._record(is_hit=entry is not None)
             if entry is not None:
                 self._time_hit(start)
         if entry is not None:
-            return self._handed(entry.answer), False
+            return self._handed(entry.answer), key, feed
         # What runs is what is keyed, whoever writes to the caller's arrays meanwhile. To compare them after the run
         # would not do: what changes and changes back has another answer.
         owned = {name: kept[name] if name in kept else copied_value(value) for name, value in feed.items()}
         if len(kept) < len(feed):
             key, _ = self._key(names, owned)
-        return self._compute(key, owned, run, claim)
+        return None, key, owned
 
     def kept(self, names: Sequence[str], feed: Mapping[str, Any]) -> list[Any] | None:
         """The answer to a call if it is kept; a call that is not is looked up once more by `answer`."""
@@ -205,18 +260,66 @@ class Answers:
                     flight.error = error
                     raise
                 finally:
-                    with self._lock:
-                        if self._flights.get(key) is flight:
-                            del self._flights[key]
-                    flight.has_ended.set()
+                    self._end(key, flight)
                 return results if self._handed is copied_value else self._handed(answer), True
-            flight.wait(claim)
+            flight.wait(claim, self.hasten)
             if flight.error is not None:
                 self._count_coalesced()
                 raise flight.error
             if flight.answer is not None:
                 self._count_coalesced()
                 return self._handed(flight.answer), False
+
+    def _have_computed(
+        self,
+        key: Hashable,
+        feed: Mapping[str, Any],
+        run: Callable[[Mapping[str, Any], Ended], None],
+        claim: Claim,
+        tell: Told,
+    ) -> None:
+        def follow() -> None:
+            if flight.error is None and flight.answer is None:
+                # It was given up.
+                self._have_computed(key, feed, run, claim, tell)
+                return
+            self._count_coalesced()
+            tell(None if flight.answer is None else self._handed(flight.answer), flight.error, has_run=False)
+
+        def ended(results: list[Any] | None, error: BaseException | None) -> None:
+            try:
+                if results is not None:
+                    flight.answer = answer = self._keep(key, results, generation)
+                    results = results if self._handed is copied_value else self._handed(answer)
+            except Exception as problem:  # noqa: BLE001 - whoever asked is told
+                error = problem
+            flight.error = error
+            self._end(key, flight)
+            tell(results, error, has_run=True)
+
+        with self._lock:
+            if claim.is_left:
+                return
+            entry, flight, leads = self._join(key, claim)
+            generation = self._generation
+            if entry is None and not leads:
+                # Those that have ended are no longer among the flights.
+                flight.told.append(follow)
+        if entry is not None:
+            # As above.
+            self._count_coalesced()
+            tell(self._handed(entry.answer), None, has_run=False)
+        elif leads:
+            run(feed, ended)
+
+    def _end(self, key: Hashable, flight: _Flight) -> None:
+        with self._lock:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+            flight.has_ended.set()
+            told, flight.told = flight.told, []
+        for tell in told:
+            tell()
 
     def _count_coalesced(self) -> None:
         with self._lock:

@@ -9,7 +9,7 @@ from inferlite._fallback import forks
 from inferlite.metadata import Latency, Stats
 
 if TYPE_CHECKING:
-    from inferlite.metadata import CacheStats
+    from inferlite.metadata import BatchingStats, CacheStats
 
 _SUB_BITS: Final = 3
 _SUBS: Final = 1 << _SUB_BITS
@@ -103,8 +103,8 @@ class CallStats:
             self._answered += 1
             self._rows += rows
 
-    def snapshot(self, cache: CacheStats | None = None) -> Stats:
+    def snapshot(self, cache: CacheStats | None = None, batching: BatchingStats | None = None) -> Stats:
         """What has been recorded so far."""
         with self._own_lock():
             latency, rows, answered = self._runs.summary(), self._rows, self._answered
-        return Stats(latency.count + answered, rows, latency, cache)
+        return Stats(latency.count + answered, rows, latency, cache, batching)

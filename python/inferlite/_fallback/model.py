@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -14,24 +16,27 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from inferlite import _async, _checks as checks, _futures
 from inferlite._calls import Reader
 from inferlite._checks import NUMPY_DTYPES
+from inferlite._fallback.batching import Batcher
 from inferlite._fallback.cache import Answers, Claim, copied_value
 from inferlite._fallback.latency import CallStats
+from inferlite._fallback.line import Member
+from inferlite._fallback.rows import BatchAxes
 from inferlite._fallback.session import InferenceSession
 from inferlite._fallback.threads import available_threads
 from inferlite._fallback.tickets import Threads, Ticket
 from inferlite.cache import live
 from inferlite.capabilities import refuse
-from inferlite.exceptions import InferliteError, InvalidInputError, ModelClosedError, ModelLoadError, ModelRunError
+from inferlite.exceptions import InferliteError, InvalidInputError, ModelLoadError, ModelRunError
 from inferlite.metadata import DTYPES, Signature, TensorSpec, cache_stats, element_type
 from inferlite.options import copied
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     import onnxruntime
 
+    from inferlite._fallback.cache import Ended
     from inferlite.cache import PredictionCache
     from inferlite.metadata import Stats
 
@@ -52,6 +57,7 @@ class Model:
         session_options: onnxruntime.SessionOptions | None = None,
         providers: Sequence[tuple[str, dict[str, str]]] = (),
         cache: dict[str, Any] | None = None,
+        instances: int = 1,
     ) -> None:
         """Load a model.
 
@@ -61,6 +67,7 @@ class Model:
             session_options: Options; without a number of threads, the model gets as many as the process may keep busy.
             providers: Execution providers with their options, highest precedence first.
             cache: How many bytes and entries are kept, and for how many seconds; None for no cache.
+            instances: How many runs share these threads.
 
         Raises:
             ModelLoadError: onnxruntime cannot load it.
@@ -69,7 +76,7 @@ class Model:
         if options is None:
             options = session_options
         elif options.intra_op_num_threads == 0:
-            options.intra_op_num_threads = available_threads()
+            options.intra_op_num_threads = max(1, available_threads() // instances)
         try:
             session = InferenceSession(model, options, list(providers) or None, enable_fallback=0)
         except Exception as error:
@@ -81,6 +88,8 @@ class Model:
         self._answers = None if cache is None else Answers(**cache)
         self._threads = Threads()
         self._axes: list[tuple[str, int | None]] = []
+        self._batcher: Batcher | None = None
+        self._timeout: float | None = None
         outputs = session.get_outputs()
         self._reader = Reader(
             self._name,
@@ -131,7 +140,7 @@ class Model:
             outputs: The names of the outputs to compute, or one name; None for all.
             timeout: How many seconds the answer may take; None for as long as it takes. With one, the run is another
                 thread's, which copies the inputs.
-            priority: An integer, which says nothing where calls are not batched.
+            priority: An integer; where calls are batched, those with higher ones leave first.
             **named: The inputs by name, instead of a mapping.
 
         Returns:
@@ -141,6 +150,7 @@ class Model:
             InvalidInputError: An input is missing, unknown or does not fit, or an output is unknown.
             ModelRunError: A node of the model fails.
             DeadlineExceededError: The answer did not come within `timeout`.
+            QueueFullError: Too many rows wait for a batch.
             ModelClosedError: `close()` was called before.
             BackendUnavailableError: The model takes or gives tensors that onnxruntime's Python interface has not.
 
@@ -149,16 +159,15 @@ class Model:
             >>> both = model({"a": a, "b": b})  # doctest: +SKIP
             >>> score = model(a=a, b=b, outputs=["score"])  # doctest: +SKIP
         """
-        seconds = checks.timeout(timeout)
-        if priority is not None:
-            checks.priority(priority)
+        timeout = self._timeout if timeout is None else timeout
+        seconds, rank = checks.timeout(timeout), _rank(priority)
         call = self._call(inputs, outputs, named)
         if seconds is None:
-            return call.answer()
+            return call.answer(rank=rank)
         kept = call.kept()
         if kept is not None:
             return kept[0]
-        return self._submit(call, seconds).wait(self._name, timeout)
+        return self._submit(call, seconds, rank).wait(self._name, timeout)
 
     def apredict(
         self,
@@ -172,7 +181,8 @@ class Model:
     ) -> Coroutine[Any, Any, Any]:
         """Run the model for an event loop, which goes on meanwhile: `y = await model.apredict(x)`.
 
-        The inputs are read and copied before this returns; runs are those of threads of the model's own.
+        The inputs are read and copied before this returns; runs are those of threads of the model's own. Where calls
+        are batched, those of one turn of the event loop leave together.
 
         Args:
             inputs: As for `predict`.
@@ -185,15 +195,14 @@ class Model:
             A coroutine of what `predict` returns, which raises what `predict` raises, and QueueFullError where 10,000
             calls wait for a thread already.
         """
+        timeout = self._timeout if timeout is None else timeout
         try:
-            seconds = checks.timeout(timeout)
-            if priority is not None:
-                checks.priority(priority)
+            seconds, rank = checks.timeout(timeout), _rank(priority)
             call = self._call(inputs, outputs, named)
             kept = call.kept()
             if kept is not None:
                 return _async.answered(kept[0])
-            ticket = self._submit(call, seconds)
+            ticket = self._submit(call, seconds, rank, is_of_turn=True)
         except Exception as error:  # noqa: BLE001 - whoever awaits it is told
             return _async.failed(error)
         return _async.answer(ticket, self._name, timeout)
@@ -223,15 +232,14 @@ class Model:
             A `concurrent.futures.Future` of what `predict` returns or raises, or QueueFullError. Cancelling it gives
             the answer up.
         """
+        timeout = self._timeout if timeout is None else timeout
         try:
-            seconds = checks.timeout(timeout)
-            if priority is not None:
-                checks.priority(priority)
+            seconds, rank = checks.timeout(timeout), _rank(priority)
             call = self._call(inputs, outputs, named)
             kept = call.kept()
             if kept is not None:
                 return _futures.Submitted.answered(kept[0])
-            ticket = self._submit(call, seconds)
+            ticket = self._submit(call, seconds, rank)
         except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
             return _futures.Submitted.failed(error)
         return _futures.Submitted.waiting(ticket, self._name, timeout)
@@ -284,7 +292,34 @@ class Model:
     def _declare_axes(self, axes: list[tuple[str, int | None]]) -> None:
         self._axes = axes
 
-    def _submit(self, call: _Call, seconds: float | None) -> Ticket:
+    def _use_rows(
+        self,
+        declared: list[tuple[str, int | None]],
+        example: Any,  # noqa: ANN401 - whatever the model takes
+        is_independent: bool | None,  # noqa: FBT001 - as the native back end has it
+        _are_kept: bool,  # noqa: FBT001
+        batching: dict[str, Any],
+    ) -> None:
+        if example is not None:
+            self._check_example(example)
+        session = self._open_session()
+        try:
+            axes = BatchAxes(
+                [_described(argument) for argument in session.get_inputs()],
+                [_described(argument) for argument in session.get_outputs()],
+                [_described(argument) for argument in session.get_overridable_initializers()],
+                declared,
+            )
+            _check_independent(is_independent)
+        except ValueError as error:
+            message = f"model `{self._name}` cannot be batched: {error}"
+            raise ModelLoadError(message) from None
+        self._timeout = batching["timeout"]
+        self._batcher = Batcher(self._name, axes, partial(self._run, session), batching)
+        if self._answers is not None:
+            self._answers.hasten = self._batcher.flush_stopped
+
+    def _submit(self, call: _Call, seconds: float | None, rank: int, *, is_of_turn: bool = False) -> Ticket:
         call, claim = call.copied(), Claim()
 
         def leave() -> None:
@@ -293,26 +328,37 @@ class Model:
             else:
                 self._answers.leave(claim)
 
-        return self._threads.submit(self._name, lambda: call.answer(claim), seconds, leave)
+        batcher = call.batcher
+        if batcher is None:
+            return self._threads.submit(self._name, lambda: call.answer(claim), seconds, leave)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        submit = batcher.submit_with_turn if is_of_turn else batcher.submit
+        future = call.ask(batcher, claim, submit, rank, batcher.leave_by(seconds))
+        return Ticket(future, deadline, leave, batcher.flush_stopped)
 
-    def _call(self, inputs: Any, outputs: Sequence[str] | str | None, named: dict[str, Any]) -> _Call:  # noqa: ANN401
-        # This reference keeps the session alive when another thread closes the model meanwhile.
+    def _open_session(self) -> InferenceSession:
         session = self._session
         if session is None:
-            message = f"model `{self._name}` is closed"
-            raise ModelClosedError(message)
+            raise checks.closed(self._name)
+        return session
+
+    def _call(self, inputs: Any, outputs: Sequence[str] | str | None, named: dict[str, Any]) -> _Call:  # noqa: ANN401
+        batcher = self._batcher
+        # This reference keeps the session alive when another thread closes the model meanwhile.
+        session = self._open_session()
         feed = self._reader.feed(inputs, named)
         wanted = self._reader.wanted(outputs)
         for name in wanted:
             if name in self._unreadable:
                 refuse("types_beyond_numpy", f"output `{name}` of type {_dtype(self._unreadable[name])}")
-        return _Call(self, session, feed, wanted)
+        return _Call(self, session, batcher, feed, wanted)
 
     __call__ = predict
 
     def stats(self) -> Stats:
         """What the model has counted since it was loaded."""
-        return self._stats.snapshot(cache_stats(self._cache_summary()))
+        batcher = self._batcher
+        return self._stats.snapshot(cache_stats(self._cache_summary()), None if batcher is None else batcher.stats())
 
     @property
     def cache(self) -> PredictionCache | None:
@@ -321,8 +367,7 @@ class Model:
 
     def _open_answers(self) -> Answers:
         if self._session is None or self._answers is None:
-            message = f"model `{self._name}` is closed"
-            raise ModelClosedError(message)
+            raise checks.closed(self._name)
         return self._answers
 
     def _cache_summary(self) -> tuple[Any, ...] | None:
@@ -349,13 +394,16 @@ class Model:
     def _check_example(self, example: Any) -> None:  # noqa: ANN401
         self._reader.feed(example, {})
 
-    def close(self, *, cancel: bool = False) -> None:  # noqa: ARG002 - there are no batches to wait for
+    def close(self, *, cancel: bool = False) -> None:
         """Give the model's memory back once the calls under way have ended; later calls raise ModelClosedError.
 
         Args:
             cancel: Whether calls that wait for a batch end with ModelClosedError, instead of being answered still.
         """
         self._session = None
+        batcher, self._batcher = self._batcher, None
+        if batcher is not None:
+            batcher.close(cancel=cancel)
         self._threads.close()
 
     def __enter__(self) -> Self:
@@ -373,9 +421,30 @@ class Model:
         state = ", closed" if self.closed else ""
         return f"<inferlite.Model `{self._name}` on onnxruntime{state}>"
 
-    def _rows(self, feed: dict[str, Any]) -> int:
+    def _rows(self, feed: Mapping[str, Any]) -> int:
         value = feed.get(self._rows_input) if self._rows_input is not None else None
         return len(value) if isinstance(value, np.ndarray) else 1
+
+    def _run(
+        self,
+        session: InferenceSession,
+        names: Sequence[str],
+        feed: Mapping[str, Any],
+        options: onnxruntime.RunOptions | None,
+        rows: Sequence[int] | None,
+    ) -> list[Any]:
+        """Run one call, or several that were put together and have so many rows each."""
+        start = time.perf_counter_ns()
+        try:
+            results: list[Any] = session.run(names, feed, options)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise self._failure(error) from error
+        took = time.perf_counter_ns() - start
+        for count in [self._rows(feed)] if rows is None else rows:
+            self._stats.record(took, 1 if self._rows_input is None else count)
+        return results
 
     def _failure(self, error: Exception) -> InferliteError:
         text = _text(error)
@@ -394,6 +463,7 @@ class _Call:
 
     model: Model
     session: InferenceSession
+    batcher: Batcher | None
     feed: dict[str, Any]
     wanted: list[str]
 
@@ -410,9 +480,9 @@ class _Call:
         self.model._stats.record_answered(self._rows())  # noqa: SLF001
         return (self._result(results),)
 
-    def answer(self, claim: Claim | None = None) -> Any:  # noqa: ANN401 - the model decides
+    def answer(self, claim: Claim | None = None, *, rank: int = 0) -> Any:  # noqa: ANN401 - the model decides
         """What the call returns."""
-        run = self._run if claim is None else partial(self._run, options=claim.options)
+        run = partial(self._run, None if claim is None else claim.options, rank)
         answers, stats = self.model._answers, self.model._stats  # noqa: SLF001
         if answers is None:
             return self._result(run(self.feed))
@@ -421,22 +491,55 @@ class _Call:
             stats.record_answered(self._rows())
         return self._result(results)
 
-    def _run(self, feed: Mapping[str, Any], options: onnxruntime.RunOptions | None = None) -> list[Any]:
-        start = time.perf_counter_ns()
-        try:
-            results: list[Any] = self.session.run(self.wanted, feed, options)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise self.model._failure(error) from error  # noqa: SLF001
-        self.model._stats.record(time.perf_counter_ns() - start, self._rows())  # noqa: SLF001
-        return results
+    def ask(
+        self, batcher: Batcher, claim: Claim, submit: Callable[[Member], None], rank: int, leave_by: float
+    ) -> Future[Any]:
+        """What the call returns, for a caller who does not wait; the call has inputs of its own."""
+        answers, stats = self.model._answers, self.model._stats  # noqa: SLF001
+        future: Future[Any] = Future()
+        # It cannot be cancelled: claims are given up another way.
+        future.set_running_or_notify_cancel()
+
+        def tell(results: list[Any] | None, error: BaseException | None, *, has_run: bool) -> None:
+            with suppress(InvalidStateError):
+                if results is None or error is not None:
+                    future.set_exception(error or CancelledError())
+                    return
+                if not has_run:
+                    stats.record_answered(self._rows())
+                future.set_result(self._result(results))
+
+        def run(feed: Mapping[str, Any], ended: Ended) -> None:
+            submit(Member(self.wanted, feed, rank, batcher.clock(), leave_by, claim.options, ended))
+
+        if answers is None:
+            run(self.feed, partial(tell, has_run=True))
+        else:
+            answers.ask(self.wanted, self.feed, run, claim, tell)
+        return future
+
+    def _run(self, options: onnxruntime.RunOptions | None, rank: int, feed: Mapping[str, Any]) -> list[Any]:
+        if self.batcher is not None and options is None:
+            return self.batcher.run(self.wanted, feed, rank)
+        return self.model._run(self.session, self.wanted, feed, options, None)  # noqa: SLF001
 
     def _rows(self) -> int:
         return self.model._rows(self.feed)  # noqa: SLF001
 
     def _result(self, results: list[Any]) -> Any:  # noqa: ANN401
         return results[0] if len(self.wanted) == 1 else dict(zip(self.wanted, results, strict=True))
+
+
+def _rank(priority: int | None) -> int:
+    return 0 if priority is None else checks.priority(priority)
+
+
+def _check_independent(is_independent: bool | None) -> None:  # noqa: FBT001 - what the caller said
+    if is_independent is None:
+        refuse("row_independence", "`batching` without `rows_independent=True`")
+    if not is_independent:
+        message = "`rows_independent=False` says that rows influence each other"
+        raise ValueError(message)
 
 
 def _described(argument: Any) -> tuple[str, str, list[int | str | None]]:  # noqa: ANN401 - onnxruntime is untyped

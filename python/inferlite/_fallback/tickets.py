@@ -21,11 +21,25 @@ MAX_QUEUE: Final = 10_000
 class Ticket:
     """The claim to the answer of one call."""
 
-    def __init__(self, future: Future[Any], deadline: float | None, leave: Callable[[], None]) -> None:
-        """Wait for `future` until `time.monotonic()` gives `deadline`; `leave` ends what runs for it."""
+    def __init__(
+        self,
+        future: Future[Any],
+        deadline: float | None,
+        leave: Callable[[], None],
+        hasten: Callable[[], None] | None = None,
+    ) -> None:
+        """Wait for `future` until `time.monotonic()` gives `deadline`.
+
+        Args:
+            future: What has the answer at last.
+            deadline: When it is of no use any more.
+            leave: Ends what runs for it.
+            hasten: Is called when somebody is about to wait.
+        """
         self._future = future
         self._deadline = deadline
         self._leave = leave
+        self._hasten = hasten
 
     def answer(self) -> tuple[Any] | None:
         """The answer once it is there, or what it raises; None before."""
@@ -33,6 +47,8 @@ class Ticket:
 
     def when_ended(self, callback: Callable[[], object], /) -> None:
         """Have `callback` called once `answer` has something to say, from any thread."""
+        if self._hasten is not None:
+            self._hasten()
 
         def tell(_: Future[Any]) -> None:
             try:
