@@ -253,7 +253,12 @@ def test_a_window_waits_for_company() -> None:
     asyncio.run(ask())
     batching = model.stats().batching
     assert (batching.full, batching.sizes, batching.lone) == (2, {2: 2}, 0)
-    # A window is no longer than its caller has time.
+
+
+# The Python back end has its time held by hand, in `test_fallback_batching.py`.
+@native
+def test_a_window_is_no_longer_than_its_caller_has_time() -> None:
+    model = inferlite.load(DOUBLE, batching=Batching(max_rows=2, max_delay=30))
     assert model(f32(5.0), timeout=0.2).tolist() == [10.0]
     assert model.stats().batching.deadline == 1
 
@@ -346,6 +351,7 @@ def test_tasks_and_threads_are_all_answered() -> None:
     assert model.stats().rows == 6000
 
 
+# The Python back end does not look into the graph.
 @native
 def test_dependent_rows_are_refused() -> None:
     with pytest.raises(ModelLoadError, match=r"model `sum` cannot be batched: .*rows_independent=True"):
@@ -382,14 +388,16 @@ def test_what_is_said_of_the_rows_counts() -> None:
         inferlite.load(DOUBLE, batching=True, rows_independent=True, example="no")
 
 
+# The Python back end takes no times.
 @native
 def test_true_chooses_by_the_times_of_runs() -> None:
     batching = inferlite.load(make_models.path("mlp"), batching=True).stats().batching
     assert batching.max_rows >= 1
-    assert batching.seconds_per_run > 0
-    assert batching.seconds_per_row >= 0
-    assert 0 <= batching.rounding < 1e-5
-    assert inferlite.load(DOUBLE, batching=True).stats().batching.rounding == 0
+    # A slow machine may find no time for trial runs.
+    assert (batching.seconds_per_run or 1) > 0
+    assert (batching.seconds_per_row or 0) >= 0
+    assert 0 <= (batching.rounding or 0) < 1e-5
+    assert inferlite.load(DOUBLE, batching=True).stats().batching.rounding in (0, None)
 
 
 def test_what_is_chosen_is_shown(backend: str) -> None:

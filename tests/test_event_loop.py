@@ -106,6 +106,7 @@ def test_what_one_turn_collects_leaves_together(loop: Callable[[], asyncio.Abstr
     assert model.stats().batching.sizes == {30: 1}
 
 
+# The Python back end wakes its loop for each call.
 @native
 def test_a_loop_is_woken_once_for_a_batch() -> None:
     model = _batched(make_models.path("mlp"), max_rows=64)
@@ -138,6 +139,7 @@ def test_a_lone_task_is_answered_in_few_turns(loop: Callable[[], asyncio.Abstrac
 
     _run(loop, ask())
     if inferlite.backend == "native":
+        # The Python back end has a worker lead every call of a loop.
         assert model.stats().batching.lone > 100
 
 

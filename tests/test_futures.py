@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from concurrent.futures import CancelledError, as_completed, wait
 from typing import TYPE_CHECKING, Any
@@ -80,9 +79,7 @@ def test_a_future_ends_at_its_deadline_and_when_it_is_cancelled(batching: dict[s
 
 def test_deadlines_need_no_thread_once_they_are_over() -> None:
     model = inferlite.load(DOUBLE)
-    # Whether the answer comes in time is the machine's business.
-    with contextlib.suppress(DeadlineExceededError):
-        model.submit(f32(1.0), timeout=0.01).result(30)
+    model.submit(f32(1.0), timeout=60).result(30)
     for thread in threading.enumerate():
         if thread.name == "inferlite-deadlines":
             thread.join(30)
@@ -144,19 +141,19 @@ def test_a_full_line_is_waited_for() -> None:
     assert [answer.tolist() for answer in given] == [[2.0 * number] for number in range(500)]
 
 
-def test_rows_have_no_batch_axis() -> None:
-    model = inferlite.load(make_models.path("mlp"))
+def test_rows_have_no_batch_axis(batching: dict[str, Any]) -> None:
+    model = inferlite.load(make_models.path("mlp"), **batching)
     width = model.signature.inputs[0].shape[1]
     table = np.random.default_rng(0).standard_normal((50, width), np.float32)
     given = np.stack(list(model.map_rows(table)))
     np.testing.assert_allclose(given, model(table), rtol=1e-5, atol=1e-6)
     as_lists = list(model.map_rows({model.signature.inputs[0].name: row} for row in table))
-    np.testing.assert_array_equal(given, as_lists)
+    np.testing.assert_allclose(given, as_lists, rtol=1e-5, atol=1e-6)
 
 
-def test_rows_are_where_they_were_declared_to_be() -> None:
+def test_rows_are_where_they_were_declared_to_be(batching: dict[str, Any]) -> None:
     axes = {"x": 1, "scale": None, "a": 1, "b": 0}
-    model = inferlite.load(TWO, batch_axes=axes)
+    model = inferlite.load(TWO, batch_axes=axes, **batching)
     rows = [{"x": f32(number, 1.0), "scale": f32(3.0)} for number in range(5)]
     for number, given in enumerate(model.map_rows(rows)):
         assert given["a"].tolist() == [3.0 * number, 3.0]

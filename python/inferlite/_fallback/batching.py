@@ -9,10 +9,12 @@ who waits looks for it now and then as well. So whoever gives up, by Ctrl-C for 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
@@ -73,7 +75,7 @@ class Batcher:
         self._begin()
 
     def _begin(self) -> None:
-        # A turn or a model that the interpreter finds to be garbage comes here wherever that thread is.
+        # A model that is closed by what the interpreter finds to be garbage comes here wherever that thread is.
         self._lock = threading.RLock()
         self._wanted = threading.Condition(self._lock)
         self._line = Line(self._max_delay, self._max_queue)
@@ -114,11 +116,12 @@ class Batcher:
         own = Member(names, feed, priority)
         try:
             results = self._run(names, feed, None, None) if self._enter(own) else self._stand(own)
-            self._go(own)
+            self._give_back(own)
         except BaseException:
             # Once more where Ctrl-C came in the middle of it.
-            self._go(own)
+            self._give_back(own)
             raise
+        self._work_here()
         return results
 
     def submit(self, *members: Member) -> None:
@@ -154,6 +157,7 @@ class Batcher:
 
     def flush(self, turn: Turn) -> None:
         """Let the calls of a turn go their way."""
+        self._survive_fork()
         with self._lock:
             turn.is_over = True
             members = turn.members
@@ -164,6 +168,7 @@ class Batcher:
 
     def flush_stopped(self) -> None:
         """The same for loops that have stopped in the middle of a turn; whoever waits for their calls asks for it."""
+        self._survive_fork()
         with self._lock:
             turns = list(self._turns.values())
         for turn in turns:
@@ -185,12 +190,18 @@ class Batcher:
             return True
 
     def _read(self, member: Member) -> None:
-        kind = self._axes.kind(member.names, member.feed)
+        try:
+            kind = self._axes.kind(member.names, member.feed)
+        except Exception:  # noqa: BLE001 - a run says what is wrong with objects that nothing can be made of
+            kind = None
         # What is like nothing else stands alone.
         member.kind, member.rows = (object(), 1) if kind is None else kind
 
     def _push(self, member: Member) -> None:
         if member.place[1]:
+            # It comes again where Ctrl-C was in the way.
+            if not member.has_ended:
+                self._line.put_back(member)
             return
         if self._is_closed:
             raise checks.closed(self._model)
@@ -216,8 +227,13 @@ class Batcher:
             else:
                 own.woken.wait(pause)
                 own.woken.clear()
-        if own.error is not None:
-            raise own.error
+        error, own.error = own.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # Its traceback has this frame.
+                del error
         return own.results or []
 
     # Who is next; under the lock
@@ -243,7 +259,7 @@ class Batcher:
                     waiting.woken.set()
                 break
             taken = self._taken(batch, leader, now)
-        if self._line.away and not self._workers:
+        if not self._workers and self._line.is_awaited():
             self._call_worker()
         return taken
 
@@ -265,7 +281,7 @@ class Batcher:
         # What is due already waits for somebody else.
         return min(left, PATIENCE) if left > 0 else PATIENCE
 
-    def _go(self, leader: object) -> None:
+    def _give_back(self, leader: object) -> None:
         """Give back whatever this leader still has, and let the next ones come; to do it twice changes nothing."""
         with self._lock:
             if isinstance(leader, Member):
@@ -279,15 +295,17 @@ class Batcher:
             self._serve()
             if self._is_closed and not self._line.calls and not self._led and self._pool is not None:
                 self._pool.shutdown(wait=False)
-        self._work_here()
 
     # Workers, which lead batches of which no member waits in a thread
 
     def _call_worker(self) -> None:
-        worker = object()
-        self._workers.add(worker)
-        if not self._start(partial(self._work, worker)):
-            self._workers.discard(worker)
+        worker, is_started = object(), False
+        try:
+            self._workers.add(worker)
+            is_started = self._start(partial(self._work, worker))
+        finally:
+            if not is_started:
+                self._workers.discard(worker)
 
     def _start(self, job: Callable[[], None]) -> bool:
         if self._pool is None:
@@ -302,20 +320,26 @@ class Batcher:
 
     def _work_here(self) -> None:
         """Lead what no worker leads, where there are none to be had."""
-        while not self._has_threads and self._line.away:
+        while not self._has_threads:
             worker = object()
-            self._workers.add(worker)
-            self._work(worker)
+            try:
+                with self._lock:
+                    if not self._line.is_awaited():
+                        return
+                    self._workers.add(worker)
+                self._work(worker)
+            finally:
+                self._workers.discard(worker)
 
     def _work(self, worker: object) -> None:
         try:
             with self._lock:
-                while (batch := self._serve(worker)) is None and self._line.away and worker in self._workers:
+                while (batch := self._serve(worker)) is None and worker in self._workers and self._line.is_awaited():
                     self._wanted.wait(self._pause())
             if batch is not None:
                 self._lead(batch, worker)
         finally:
-            self._go(worker)
+            self._give_back(worker)
 
     # Leading
 
@@ -397,7 +421,8 @@ class Batcher:
             self._line.max_delay = 0.0
             cancelled = self._line.take_all() if cancel else []
         _tell([(member, None, checks.closed(self._model)) for member in cancelled])
-        self._go(None)
+        self._give_back(None)
+        self._work_here()
 
     def stats(self) -> BatchingStats:
         """What has been counted."""
@@ -436,8 +461,13 @@ class Turn:
         """Let them go their way."""
         self._batcher.flush(self)
 
-    # A loop that is closed in the middle of a turn lets go of it.
-    __del__ = flush
+    def __del__(self) -> None:
+        """The loop was closed in the middle of the turn."""
+        # No thread begins any more once the interpreter ends, and to wait for one would be for ever.
+        if self.members and not sys.is_finalizing():
+            # The interpreter comes here wherever that thread is, and whatever locks it holds.
+            with suppress(RuntimeError):
+                threading.Thread(target=self.flush, name="inferlite-turn", daemon=True).start()
 
 
 def _tell(outcomes: Outcomes) -> None:

@@ -50,10 +50,11 @@ class Member:
         """Tell whoever asked how it ended."""
         if self.has_ended:
             return
-        self.results, self.error = results, error
         # In this order: one that has not ended is run once more if the teller is interrupted.
         if self.told is not None:
             self.told(results, error)
+        else:
+            self.results, self.error = results, error
         self.has_ended = True
         if self.woken is not None:
             self.woken.set()
@@ -96,6 +97,12 @@ class Line:
     def has_room(self, rows: int) -> bool:
         """Whether there is room for a call; one that is larger than the line needs it for itself."""
         return self.calls == 0 or self.rows + rows <= self.max_rows
+
+    def is_awaited(self) -> bool:
+        """Whether somebody waits who does not do so in a thread."""
+        return self.away > 0 and any(
+            member.woken is None and not member.is_gone for group in self._groups.values() for member in group
+        )
 
     def push(self, member: Member) -> None:
         """Have a call stand in line.
