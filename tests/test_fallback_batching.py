@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dis
 import gc
 import inspect
 import math
 import sys
 import threading
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -729,3 +731,51 @@ def test_equal_questions_of_a_turn_are_run_once(backend: str, copy: bool) -> Non
     stats = model.stats()
     assert stats.batching.sizes == {2: 1}
     assert (stats.calls, stats.cache.hits, stats.cache.misses, stats.cache.coalesced) == (4, 1, 2, 1)
+
+
+# What is left
+
+
+@fallback
+@pytest.mark.parametrize("cache", [None, "1MB"])
+def test_a_model_that_is_let_go_of_is_gone_with_its_threads(backend: str, cache: str | None) -> None:
+    assert backend
+    model: Any = inferlite.load(DOUBLE, batching=True, rows_independent=True, cache=cache)
+    assert model.submit(f32(1.0)).result(PATIENCE).tolist() == [2.0]
+    assert asyncio.run(model.apredict(f32(2.0))).tolist() == [4.0]
+    batcher = model._batcher
+    _until(partial(_is_empty, batcher))
+    threads = list(batcher._pool._threads)
+    watched = [weakref.ref(of) for of in (model, batcher)]
+    del model, batcher
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    # Threads let go of what they did a moment after they have said so.
+    _until(lambda: all(watch() is None for watch in watched))
+
+
+def test_errors_keep_no_call() -> None:
+    engine = _Engine()
+    batcher = _batcher(engine, max_rows=1)
+
+    def fail(_: list[float]) -> None:
+        raise ValueError
+
+    engine.first = fail
+
+    def ask() -> weakref.ref[np.ndarray]:
+        x = f32(1.0)
+        with contextlib.suppress(ValueError):
+            batcher.run(("y",), {"x": x}, 0)
+        return weakref.ref(x)
+
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            with _Busy(batcher):
+                waiting = pool.submit(ask)
+                _until(lambda: batcher.stats().queued_calls == 1)
+            assert waiting.result(PATIENCE)() is None
+    finally:
+        gc.enable()

@@ -59,7 +59,7 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
             independent, and padding changes nothing; they are made up otherwise. Without `Cache(by="row")` and
             `batching` there are no trial runs.
         rows_independent: Whether no row of a batch has any influence on what the model gives for another; None to
-            find out. Only `Cache(by="row")` and `batching` ask.
+            find out, which the Python back end cannot. Only `Cache(by="row")` and `batching` ask.
         session_options: Options, of inferlite's or of onnxruntime's class. The Python back end cannot copy those of
             onnxruntime's class, so that they keep the number of threads they have.
         providers: Names of execution providers or (name, options) tuples, highest precedence first.
@@ -69,8 +69,8 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
         ModelLoadError: The model cannot be read or run, a provider is not known, `cache` is given for a model that
             may be random, `Cache(by="row")` or `batching` for one whose rows are not independent, or padding for one
             whose answers it changes.
-        BackendUnavailableError: The engine, something that `session_options` holds, a setting of the cache or
-            `batching` is not there.
+        BackendUnavailableError: The engine, something that `session_options` holds, or a setting of the cache or of
+            `batching` is not there; or whether rows are independent is not said, and cannot be found out.
         InvalidInputError: `example` does not fit the model.
         TypeError: `model`, `batching`, `batch_axes` or `rows_independent` is of another type.
         ValueError: `engine`, `hold_gil`, `providers` or `provider_options` has another form, or `batch_axes` names

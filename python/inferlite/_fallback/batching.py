@@ -351,6 +351,8 @@ class Batcher:
             self._running.discard(leader)
             self._serve()
         away = [outcome for outcome in outcomes if outcome[0].woken is None]
+        waiting = [outcome for outcome in outcomes if outcome[0].woken is not None]
+        outcomes.clear()
         if away and threading.current_thread() is threading.main_thread():
             # Where Ctrl-C comes, what others wait for might be told half.
             with self._lock:
@@ -359,7 +361,7 @@ class Batcher:
                 batch.members = [member for member in batch.members if member.woken is not None]
                 away = []
         _tell(away)
-        _tell([outcome for outcome in outcomes if outcome[0].woken is not None])
+        _tell(waiting)
 
     def _run_part(self, members: list[Member], outcomes: Outcomes) -> None:
         """Run some calls of a kind together, or in parts where that fails."""
@@ -473,3 +475,5 @@ class Turn:
 def _tell(outcomes: Outcomes) -> None:
     for member, results, error in outcomes:
         member.end(results, error)
+    # The traceback of an error has the frames that have this list.
+    outcomes.clear()

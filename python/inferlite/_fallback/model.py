@@ -8,25 +8,22 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
-
-import numpy as np
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from inferlite import _async, _checks as checks, _futures
 from inferlite._calls import Reader
 from inferlite._checks import NUMPY_DTYPES
 from inferlite._fallback.batching import Batcher
 from inferlite._fallback.cache import Answers, Claim, copied_value
-from inferlite._fallback.latency import CallStats
 from inferlite._fallback.line import Member
 from inferlite._fallback.rows import BatchAxes
+from inferlite._fallback.runs import Runs, text_of
 from inferlite._fallback.session import InferenceSession
 from inferlite._fallback.threads import available_threads
 from inferlite._fallback.tickets import Threads, Ticket
 from inferlite.cache import live
 from inferlite.capabilities import refuse
-from inferlite.exceptions import InferliteError, InvalidInputError, ModelLoadError, ModelRunError
+from inferlite.exceptions import ModelLoadError
 from inferlite.metadata import DTYPES, Signature, TensorSpec, cache_stats, element_type
 from inferlite.options import copied
 
@@ -39,8 +36,6 @@ if TYPE_CHECKING:
     from inferlite._fallback.cache import Ended
     from inferlite.cache import PredictionCache
     from inferlite.metadata import Stats
-
-_PREFIX: Final = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 
 class Model:
@@ -80,11 +75,10 @@ class Model:
         try:
             session = InferenceSession(model, options, list(providers) or None, enable_fallback=0)
         except Exception as error:
-            message = f"model `{name or 'model'}` cannot be loaded: {_text(error)}"
+            message = f"model `{name or 'model'}` cannot be loaded: {text_of(error)}"
             raise ModelLoadError(message) from error
         self._session: InferenceSession | None = session
         self._name = name or session.get_modelmeta().graph_name or "model"
-        self._stats = CallStats()
         self._answers = None if cache is None else Answers(**cache)
         self._threads = Threads()
         self._axes: list[tuple[str, int | None]] = []
@@ -99,7 +93,7 @@ class Model:
         )
         self._unreadable = {argument.name: argument.type for argument in outputs if not _is_readable(argument.type)}
         inputs = self._reader.signature.inputs
-        self._rows_input = inputs[0].name if inputs and _has_dynamic_rows(inputs[0]) else None
+        self._runs = Runs(self._name, inputs[0].name if inputs and _has_dynamic_rows(inputs[0]) else None)
 
     @property
     def name(self) -> str:
@@ -315,7 +309,7 @@ class Model:
             message = f"model `{self._name}` cannot be batched: {error}"
             raise ModelLoadError(message) from None
         self._timeout = batching["timeout"]
-        self._batcher = Batcher(self._name, axes, partial(self._run, session), batching)
+        self._batcher = Batcher(self._name, axes, partial(self._runs.run, session), batching)
         if self._answers is not None:
             self._answers.hasten = self._batcher.flush_stopped
 
@@ -358,7 +352,9 @@ class Model:
     def stats(self) -> Stats:
         """What the model has counted since it was loaded."""
         batcher = self._batcher
-        return self._stats.snapshot(cache_stats(self._cache_summary()), None if batcher is None else batcher.stats())
+        return self._runs.stats.snapshot(
+            cache_stats(self._cache_summary()), None if batcher is None else batcher.stats()
+        )
 
     @property
     def cache(self) -> PredictionCache | None:
@@ -421,41 +417,6 @@ class Model:
         state = ", closed" if self.closed else ""
         return f"<inferlite.Model `{self._name}` on onnxruntime{state}>"
 
-    def _rows(self, feed: Mapping[str, Any]) -> int:
-        value = feed.get(self._rows_input) if self._rows_input is not None else None
-        return len(value) if isinstance(value, np.ndarray) else 1
-
-    def _run(
-        self,
-        session: InferenceSession,
-        names: Sequence[str],
-        feed: Mapping[str, Any],
-        options: onnxruntime.RunOptions | None,
-        rows: Sequence[int] | None,
-    ) -> list[Any]:
-        """Run one call, or several that were put together and have so many rows each."""
-        start = time.perf_counter_ns()
-        try:
-            results: list[Any] = session.run(names, feed, options)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise self._failure(error) from error
-        took = time.perf_counter_ns() - start
-        for count in [self._rows(feed)] if rows is None else rows:
-            self._stats.record(took, 1 if self._rows_input is None else count)
-        return results
-
-    def _failure(self, error: Exception) -> InferliteError:
-        text = _text(error)
-        # onnxruntime says InvalidArgument of a failing node too, and Fail of a string that is no UTF-8.
-        is_node = text.startswith("Non-zero status code")
-        is_text = text.startswith("<class 'Unicode")
-        is_runtime = type(error).__module__ == InvalidArgument.__module__
-        if not is_runtime or is_text or (isinstance(error, InvalidArgument) and not is_node):
-            return InvalidInputError(f"model `{self._name}` refuses its inputs: {text}")
-        return ModelRunError(f"model `{self._name}` failed: {text}")
-
 
 @dataclass(frozen=True, slots=True)
 class _Call:
@@ -477,13 +438,13 @@ class _Call:
         results = None if answers is None else answers.kept(self.wanted, self.feed)
         if results is None:
             return None
-        self.model._stats.record_answered(self._rows())  # noqa: SLF001
+        self.model._runs.stats.record_answered(self._rows())  # noqa: SLF001
         return (self._result(results),)
 
     def answer(self, claim: Claim | None = None, *, rank: int = 0) -> Any:  # noqa: ANN401 - the model decides
         """What the call returns."""
         run = partial(self._run, None if claim is None else claim.options, rank)
-        answers, stats = self.model._answers, self.model._stats  # noqa: SLF001
+        answers, stats = self.model._answers, self.model._runs.stats  # noqa: SLF001
         if answers is None:
             return self._result(run(self.feed))
         results, has_run = answers.answer(self.wanted, self.feed, run, claim)
@@ -495,7 +456,7 @@ class _Call:
         self, batcher: Batcher, claim: Claim, submit: Callable[[Member], None], rank: int, leave_by: float
     ) -> Future[Any]:
         """What the call returns, for a caller who does not wait; the call has inputs of its own."""
-        answers, stats = self.model._answers, self.model._stats  # noqa: SLF001
+        answers, stats = self.model._answers, self.model._runs.stats  # noqa: SLF001
         future: Future[Any] = Future()
         # It cannot be cancelled: claims are given up another way.
         future.set_running_or_notify_cancel()
@@ -521,10 +482,10 @@ class _Call:
     def _run(self, options: onnxruntime.RunOptions | None, rank: int, feed: Mapping[str, Any]) -> list[Any]:
         if self.batcher is not None and options is None:
             return self.batcher.run(self.wanted, feed, rank)
-        return self.model._run(self.session, self.wanted, feed, options, None)  # noqa: SLF001
+        return self.model._runs.run(self.session, self.wanted, feed, options, None)  # noqa: SLF001
 
     def _rows(self) -> int:
-        return self.model._rows(self.feed)  # noqa: SLF001
+        return self.model._runs.rows(self.feed)  # noqa: SLF001
 
     def _result(self, results: list[Any]) -> Any:  # noqa: ANN401
         return results[0] if len(self.wanted) == 1 else dict(zip(self.wanted, results, strict=True))
@@ -558,7 +519,3 @@ def _is_readable(type_string: str) -> bool:
 def _dtype(type_string: str) -> str:
     element = element_type(type_string)
     return type_string if element is None else DTYPES.get(element, element)
-
-
-def _text(error: Exception) -> str:
-    return _PREFIX.sub("", str(error), count=1).strip()
