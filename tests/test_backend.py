@@ -247,6 +247,15 @@ def _try_row_independence() -> None:
     inferlite.load(make_models.path("double"), batching=True)
 
 
+def _try_padding() -> None:
+    pad = inferlite.Pad({"x": 1}, sizes=(4, 8), outputs={"y": 1})
+    inferlite.load(
+        make_models.parse("g (float[n,t] x) => (float[n,t] y) { y = Neg(x) }"),
+        batching=inferlite.Batching(pad=pad),
+        rows_independent=True,
+    )
+
+
 def _try_batch_tuning() -> None:
     batching = inferlite.Batching(target_latency=0.1)
     inferlite.load(make_models.path("double"), batching=batching, rows_independent=True)
@@ -262,6 +271,7 @@ TRIALS = {
     "batching": _try_batching,
     "row_independence": _try_row_independence,
     "batch_tuning": _try_batch_tuning,
+    "padding": _try_padding,
     "native_engine": _try_native_engine,
     "session_objects": _try_session_objects,
     "types_beyond_numpy": _try_types_beyond_numpy,

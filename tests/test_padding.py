@@ -357,8 +357,12 @@ def test_a_model_that_masks_what_it_is_filled_up_with_passes_with_made_up_inputs
 
 @fallback
 def test_the_fallback_refuses() -> None:
-    with pytest.raises(BackendUnavailableError, match="`batching` is not available: only the native back end"):
+    with pytest.raises(BackendUnavailableError) as caught:
         _padded(NEGATED, Pad({"x": 1}, sizes=SIZES, outputs={"y": 1}))
+    assert str(caught.value) == (
+        "`Batching(pad=...)` is not available: only the native back end fills calls up to a common length: leave `pad` "
+        "out, which lets calls of equal shapes share a batch, or install the native part"
+    )
 
 
 @pytest.mark.parametrize(

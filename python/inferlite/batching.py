@@ -88,10 +88,13 @@ class Batching:
         """Refuse what only the native back end can do.
 
         Raises:
-            BackendUnavailableError: The size of batches is to follow from the times of runs on the other one.
+            BackendUnavailableError: The size of batches is to follow from the times of runs on the other one, or calls
+                of other lengths are to share a batch.
         """
         if backend != "native" and self.target_latency is not None:
             refuse("batch_tuning", "`Batching(target_latency=...)`")
+        if backend != "native" and self.pad:
+            refuse("padding", "`Batching(pad=...)`")
 
     def _given(self, instances: int) -> dict[str, Any]:
         """What the native part takes."""

@@ -52,6 +52,12 @@ CAPABILITIES: Final = {
         reason="only the native back end chooses the size of batches by the times of runs: pass `max_rows` instead, or "
         "install the native part",
     ),
+    "padding": Capability(
+        native=True,
+        python=False,
+        reason="only the native back end fills calls up to a common length: leave `pad` out, which lets calls of equal "
+        "shapes share a batch, or install the native part",
+    ),
     "native_engine": Capability(
         native=False,
         python=False,
