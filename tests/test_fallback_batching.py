@@ -428,6 +428,23 @@ def test_outputs_without_the_rows_run_apart_and_so_they_do_from_then_on() -> Non
     assert runs == [[1.0, 2.0, 3.0], [1.0, 2.0], [3.0], [1.0, 2.0], [3.0]]
 
 
+def test_an_answer_that_cannot_be_handed_over_fails_that_call_alone() -> None:
+    batcher = _batcher(_Engine())
+    told: list[Any] = []
+
+    def tell(results: list[Any] | None, error: BaseException | None) -> None:
+        if results is not None:
+            raise MemoryError
+        told.append(error)
+
+    with _Busy(batcher):
+        batcher.submit(Member(("y",), {"x": f32(1.0)}, told=tell))
+        other = _call(batcher, 2.0)
+    assert other.result(PATIENCE) == [4.0]
+    assert [type(error) for error in told] == [MemoryError]
+    _until(lambda: _is_empty(batcher))
+
+
 def test_instances_run_at_once() -> None:
     engine = _Engine()
     batcher = _batcher(engine, instances=2, max_rows=1)

@@ -284,7 +284,7 @@ class Answers:
                 self._have_computed(key, feed, run, claim, tell)
                 return
             self._count_coalesced()
-            tell(None if flight.answer is None else self._handed(flight.answer), flight.error, has_run=False)
+            tell(*self._ending(flight), has_run=False)
 
         def ended(results: list[Any] | None, error: BaseException | None) -> None:
             try:
@@ -311,6 +311,13 @@ class Answers:
             tell(self._handed(entry.answer), None, has_run=False)
         elif leads:
             run(feed, ended)
+
+    def _ending(self, flight: _Flight) -> tuple[list[Any] | None, BaseException | None]:
+        """What those are told who have followed a flight."""
+        try:
+            return None if flight.answer is None else self._handed(flight.answer), flight.error
+        except Exception as problem:  # noqa: BLE001 - whoever asked is told
+            return None, problem
 
     def _end(self, key: Hashable, flight: _Flight) -> None:
         with self._lock:

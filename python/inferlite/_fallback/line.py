@@ -52,7 +52,10 @@ class Member:
             return
         # In this order: one that has not ended is run once more if the teller is interrupted.
         if self.told is not None:
-            self.told(results, error)
+            try:
+                self.told(results, error)
+            except Exception as problem:  # noqa: BLE001 - a copy may find no memory
+                self.told(None, problem)
         else:
             self.results, self.error = results, error
         self.has_ended = True
