@@ -18,6 +18,8 @@ use crate::tensor::Value;
 
 /// Lengths from here on can be filled up.
 const LEAST: usize = 2;
+/// How long a run of longer inputs may take at least. It is to end what would go on for ever, and no more.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Larger inputs are not tried out.
 const MOST_BYTES: usize = 1 << 30;
 
@@ -44,8 +46,7 @@ pub(crate) fn run(
         check,
     };
     let seen = bench.first()?;
-    let limit = watch::later_limit(seen.took);
-    (0..seen.lengths.len()).try_for_each(|number| bench.compare(&seen, number, limit))
+    (0..seen.lengths.len()).try_for_each(|number| bench.compare(&seen, number))
 }
 
 struct Bench<'a> {
@@ -124,7 +125,7 @@ impl Bench<'_> {
         })
     }
 
-    fn compare(&self, seen: &Seen, number: usize, limit: Duration) -> Result<()> {
+    fn compare(&self, seen: &Seen, number: usize) -> Result<()> {
         let length = &self.padding.lengths()[number];
         let (here, most) = (seen.lengths[number], length.most());
         let sizes: Sizes = (0..seen.lengths.len())
@@ -138,7 +139,10 @@ impl Bench<'_> {
             )));
         }
         let feeds: Vec<Feed> = seen.feeds.iter().map(|feed| self.filled(feed, &sizes)).collect();
-        let outputs = self.outputs(&feeds, Some(limit)).map_err(|problem| {
+        // Attention takes the square of the length.
+        let times = u32::try_from(most.div_ceil(here)).unwrap_or(u32::MAX);
+        let longer = watch::later_limit(seen.took).saturating_mul(times.saturating_mul(times));
+        let outputs = self.outputs(&feeds, Some(longer.max(PATIENCE))).map_err(|problem| {
             refused(format!(
                 "a trial run failed with {how}: {}; axes that are equally long in every call belong into one `Pad`",
                 problem.trim()
