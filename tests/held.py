@@ -48,7 +48,8 @@ async def until(condition: Callable[[], bool]) -> None:
 @contextlib.asynccontextmanager
 async def busy(model: Any) -> AsyncIterator[None]:
     """A run is under way, which ends with the block."""
-    endless = asyncio.ensure_future(model.apredict(x=i64(0), rounds=ENDLESS))
+    # Of rounds of its own, so that nobody joins it before its leader has come.
+    endless = asyncio.ensure_future(model.apredict(x=i64(0), rounds=ENDLESS - 1))
     # A task that never began keeps its place until it is collected.
     await asyncio.sleep(0)
     try:
