@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import make_models
 import numpy as np
 import pytest
 
 import child
+import held
 import inferlite
 import oracle
 from cases import f32
 from conftest import BACKENDS
+from held import ENDLESS, ONCE, ROUNDS
 from inferlite import Batching
 from inferlite.exceptions import (
     BackendUnavailableError,
@@ -29,68 +29,16 @@ from inferlite.exceptions import (
     QueueFullError,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from concurrent.futures import Future
-
 pytestmark = pytest.mark.usefixtures("backend")
 native = pytest.mark.parametrize("backend", [name for name in BACKENDS if name == "native"], indirect=True)
 fallback = pytest.mark.parametrize("backend", [name for name in BACKENDS if name == "python"], indirect=True)
 
 DOUBLE = make_models.parse("double (float[n] x) => (float[n] y) { y = Add(x, x) }")
 SUM = make_models.parse("sum (float[n] x) => (float[n] y) { s = ReduceSum(x) y = Add(x, s) }")
-# Goes on for as many rounds as the caller says, and picks from a table at the end.
-ROUNDS = make_models.parse(
-    "rounds (int64[n] x, int64 rounds) => (float[n] y) <bool yes = {1}, float[3] table = {1, 2, 3}> "
-    "{ z = Loop<body = body (int64 i, bool go, int64[m] v) => (bool go_on, int64[m] w) "
-    "{ go_on = Identity(go) w = Identity(v) }>(rounds, yes, x) [pick] y = Gather(table, z) }"
-)
-ENDLESS = np.array(2**60, np.int64)
-ONCE = np.array(1, np.int64)
 
 
 def _rounds(**settings: Any) -> Any:
-    return inferlite.load(ROUNDS, batching=Batching(max_rows=8, **settings), rows_independent=True)
-
-
-def _i64(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come to pass"
-        await asyncio.sleep(0)
-
-
-@contextlib.asynccontextmanager
-async def _busy(model: Any) -> AsyncIterator[None]:
-    """A run is under way, which ends with the block."""
-    endless = asyncio.ensure_future(model.apredict(x=_i64(0), rounds=ENDLESS))
-    # A task that never began keeps its place until it is collected.
-    await asyncio.sleep(0)
-    try:
-        await _until(lambda: bool(model.stats().batching.running))
-        yield
-    finally:
-        endless.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await endless
-
-
-async def _in_line(model: Any, calls: int) -> None:
-    await _until(lambda: bool(model.stats().batching.queued_calls == calls))
-
-
-async def _stand(model: Any, pool: ThreadPoolExecutor, *given: np.ndarray, **arguments: Any) -> list[Future[Any]]:
-    """Calls from threads, which stand in line in this order."""
-    futures = []
-    before = model.stats().batching.queued_calls
-    for count, x in enumerate(given, 1):
-        futures.append(pool.submit(model, {"x": x, "rounds": ONCE}, **arguments))
-        await _in_line(model, before + count)
-    return futures
+    return held.load(max_rows=8, **settings)
 
 
 def test_answers_are_those_of_plain_calls() -> None:
@@ -132,12 +80,12 @@ def test_calls_that_come_while_the_model_runs_leave_together() -> None:
 
     async def ask() -> None:
         with ThreadPoolExecutor(4) as pool:
-            async with _busy(model):
-                threads = await _stand(model, pool, _i64(0), _i64(1, 2))
-                task = asyncio.ensure_future(model.apredict(x=_i64(2), rounds=ONCE))
-                await _in_line(model, 3)
-                other = pool.submit(model, x=_i64(1), rounds=np.array(2, np.int64))
-                await _in_line(model, 4)
+            async with held.busy(model):
+                threads = await held.stand(model, pool, held.i64(0), held.i64(1, 2))
+                task = asyncio.ensure_future(model.apredict(x=held.i64(2), rounds=ONCE))
+                await held.in_line(model, 3)
+                other = pool.submit(model, x=held.i64(1), rounds=np.array(2, np.int64))
+                await held.in_line(model, 4)
             assert [future.result().tolist() for future in threads] == [[1.0], [2.0, 3.0]]
             assert (await task).tolist() == [3.0]
             assert other.result().tolist() == [2.0]
@@ -152,13 +100,13 @@ def test_the_culprit_alone_fails_as_it_would_by_itself() -> None:
 
     async def ask() -> None:
         with ThreadPoolExecutor(4) as pool:
-            async with _busy(model):
-                futures = await _stand(model, pool, _i64(0), _i64(7), _i64(1), _i64(2))
+            async with held.busy(model):
+                futures = await held.stand(model, pool, held.i64(0), held.i64(7), held.i64(1), held.i64(2))
             assert [futures[i].result().tolist() for i in (0, 2, 3)] == [[1.0], [2.0], [3.0]]
             with pytest.raises(ModelRunError) as together:
                 futures[1].result()
             with pytest.raises(ModelRunError) as alone:
-                model(x=_i64(7), rounds=ONCE)
+                model(x=held.i64(7), rounds=ONCE)
             assert str(together.value) == str(alone.value)
 
     asyncio.run(ask())
@@ -170,13 +118,13 @@ def test_a_full_queue_refuses_at_once() -> None:
 
     async def ask() -> None:
         with ThreadPoolExecutor(2) as pool:
-            async with _busy(model):
-                futures = await _stand(model, pool, _i64(0), _i64(1))
+            async with held.busy(model):
+                futures = await held.stand(model, pool, held.i64(0), held.i64(1))
                 text = "model `rounds`: 2 rows are waiting for a batch already"
                 with pytest.raises(QueueFullError, match=text):
-                    model(x=_i64(2), rounds=ONCE)
+                    model(x=held.i64(2), rounds=ONCE)
                 with pytest.raises(QueueFullError, match=text):
-                    await model.apredict(x=_i64(2), rounds=ONCE)
+                    await model.apredict(x=held.i64(2), rounds=ONCE)
             assert [future.result().tolist() for future in futures] == [[1.0], [2.0]]
 
     asyncio.run(ask())
@@ -188,17 +136,17 @@ def test_a_timeout_covers_the_wait_and_leaves_the_line() -> None:
 
     async def ask() -> None:
         with ThreadPoolExecutor(2) as pool:
-            async with _busy(model):
+            async with held.busy(model):
                 with pytest.raises(DeadlineExceededError, match=r"model `rounds` did not answer within 0\.01 s"):
-                    model(x=_i64(0), rounds=ONCE, timeout=0.01)
+                    model(x=held.i64(0), rounds=ONCE, timeout=0.01)
                 with pytest.raises(DeadlineExceededError):
-                    await model.apredict(x=_i64(0), rounds=ONCE, timeout=0.01)
-                cancelled = asyncio.ensure_future(model.apredict(x=_i64(0), rounds=ONCE))
-                await _in_line(model, 3)
+                    await model.apredict(x=held.i64(0), rounds=ONCE, timeout=0.01)
+                cancelled = asyncio.ensure_future(model.apredict(x=held.i64(0), rounds=ONCE))
+                await held.in_line(model, 3)
                 # As above.
                 await asyncio.sleep(0)
                 cancelled.cancel()
-                futures = await _stand(model, pool, _i64(1))
+                futures = await held.stand(model, pool, held.i64(1))
             assert futures[0].result().tolist() == [2.0]
 
     asyncio.run(ask())
@@ -212,12 +160,12 @@ def test_the_models_timeout_counts_where_a_call_says_nothing() -> None:
     async def ask() -> None:
         for _ in range(2):
             with pytest.raises(DeadlineExceededError):
-                model(x=_i64(0), rounds=ENDLESS)
+                model(x=held.i64(0), rounds=ENDLESS)
             with pytest.raises(DeadlineExceededError):
-                await model.apredict(x=_i64(0), rounds=ENDLESS)
+                await model.apredict(x=held.i64(0), rounds=ENDLESS)
 
     asyncio.run(ask())
-    assert model(x=_i64(0), rounds=ONCE, timeout=30).tolist() == [1.0]
+    assert model(x=held.i64(0), rounds=ONCE, timeout=30).tolist() == [1.0]
 
 
 def test_priorities_leave_first() -> None:
@@ -226,16 +174,16 @@ def test_priorities_leave_first() -> None:
 
     async def ask() -> None:
         def call(name: str, priority: int) -> None:
-            model(x=_i64(0), rounds=ONCE, priority=priority)
+            model(x=held.i64(0), rounds=ONCE, priority=priority)
             order.append(name)
 
         # An instance runs one at a time, and each thread appends before the one after it is answered or soon after.
         with ThreadPoolExecutor(2) as pool:
-            async with _busy(model):
+            async with held.busy(model):
                 low = pool.submit(call, "low", 0)
-                await _in_line(model, 1)
+                await held.in_line(model, 1)
                 high = pool.submit(call, "high", 1)
-                await _in_line(model, 2)
+                await held.in_line(model, 2)
             low.result()
             high.result()
 
@@ -276,11 +224,11 @@ def test_closing_answers_or_cancels_those_who_wait() -> None:
     async def ask(*, cancel: bool) -> None:
         model = _rounds()
         with ThreadPoolExecutor(2) as pool:
-            async with _busy(model):
-                futures = await _stand(model, pool, _i64(0), _i64(1))
+            async with held.busy(model):
+                futures = await held.stand(model, pool, held.i64(0), held.i64(1))
                 model.close(cancel=cancel)
                 with pytest.raises(ModelClosedError, match="model `rounds` is closed"):
-                    model(x=_i64(0), rounds=ONCE)
+                    model(x=held.i64(0), rounds=ONCE)
             for future, wanted in zip(futures, ([1.0], [2.0]), strict=True):
                 if cancel:
                     with pytest.raises(ModelClosedError, match="model `rounds` is closed"):
@@ -303,18 +251,18 @@ def test_only_misses_are_batched(by: Any, backend: str) -> None:
         rows_independent=True,
         cache=inferlite.Cache(max_bytes="1MB", by=by),
     )
-    assert model(x=_i64(0), rounds=ONCE).tolist() == [1.0]
+    assert model(x=held.i64(0), rounds=ONCE).tolist() == [1.0]
 
     async def ask() -> None:
         with ThreadPoolExecutor(4) as pool:
-            async with _busy(model):
-                threads = await _stand(model, pool, _i64(1), _i64(2))
-                assert model(x=_i64(0), rounds=ONCE).tolist() == [1.0]
+            async with held.busy(model):
+                threads = await held.stand(model, pool, held.i64(1), held.i64(2))
+                assert model(x=held.i64(0), rounds=ONCE).tolist() == [1.0]
             assert [future.result().tolist() for future in threads] == [[2.0], [3.0]]
 
     asyncio.run(ask())
     hits = model.stats().cache.hits
-    assert model(x=_i64(2), rounds=ONCE).tolist() == [3.0]
+    assert model(x=held.i64(2), rounds=ONCE).tolist() == [3.0]
     assert model.stats().cache.hits == hits + 1
     assert model.stats().batching.sizes[2] == 1
 
@@ -325,10 +273,10 @@ def test_a_leader_who_gives_up_takes_nobody_along() -> None:
     )
 
     async def ask() -> None:
-        async with _busy(model):
-            first = asyncio.ensure_future(model.apredict(x=_i64(1), rounds=ONCE))
-            await _in_line(model, 1)
-            second = asyncio.ensure_future(model.apredict(x=_i64(1), rounds=ONCE, timeout=30))
+        async with held.busy(model):
+            first = asyncio.ensure_future(model.apredict(x=held.i64(1), rounds=ONCE))
+            await held.in_line(model, 1)
+            second = asyncio.ensure_future(model.apredict(x=held.i64(1), rounds=ONCE, timeout=30))
             await asyncio.sleep(0)
             first.cancel()
             await asyncio.sleep(0)
@@ -463,7 +411,7 @@ def test_a_child_begins_with_nobody_in_line(child_environment: dict[str, str]) -
 def test_ctrl_c_ends_a_wait_in_line(child_environment: dict[str, str]) -> None:
     code = """
         import os, signal, threading, inferlite
-        from test_batching import ENDLESS, ROUNDS
+        from held import ENDLESS, ROUNDS
         model = inferlite.load(ROUNDS, batching=inferlite.Batching(max_rows=8), rows_independent=True)
         feed = {"x": ENDLESS.reshape(1), "rounds": ENDLESS}
 
