@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::{Builder, Condvar, Mutex, MutexGuard, locked};
@@ -19,7 +19,9 @@ type Job = Box<dyn FnOnce() + Send>;
 /// Dropping them ends the threads once the jobs that wait are done; nobody waits for that.
 pub(crate) struct Workers {
     shared: Arc<Shared>,
-    max_threads: usize,
+    /// Looked up when the first thread is wanted: the system tells it by way of files, which takes a sixth of the time of
+    /// making a small session.
+    max_threads: OnceLock<usize>,
 }
 
 struct Shared {
@@ -47,7 +49,7 @@ impl fmt::Debug for Workers {
 
 impl Default for Workers {
     fn default() -> Self {
-        Self::with_threads(threads::available())
+        Self::with(OnceLock::new())
     }
 }
 
@@ -77,6 +79,10 @@ impl Shared {
 impl Workers {
     /// At most so many threads.
     pub(crate) fn with_threads(max_threads: usize) -> Self {
+        Self::with(max_threads.into())
+    }
+
+    fn with(max_threads: OnceLock<usize>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 state: Mutex::default(),
@@ -99,7 +105,7 @@ impl Workers {
             ));
         }
         state.jobs.push_back(Box::new(job));
-        if state.jobs.len() <= state.idle || state.threads >= self.max_threads {
+        if state.jobs.len() <= state.idle || state.threads >= *self.max_threads.get_or_init(threads::available) {
             self.shared.has_changed.notify_one();
             return Ok(());
         }
@@ -180,8 +186,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_and_loses_nothing() {
-        let mut workers = Workers::default();
-        workers.max_threads = 1;
+        let workers = Workers::with_threads(1);
         let (sender, receiver) = mpsc::channel();
         let (open, gate) = mpsc::channel::<()>();
         let (begun, has_begun) = mpsc::channel();
