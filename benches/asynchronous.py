@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from benches.harness import Case, Effort, NotMeasurableError, WrongAnswerError, alternate
+from benches.harness import Case, Effort, WrongAnswerError, alternate, peer_package
 from benches.models import model
 from benches.subject import peer_session
 
@@ -101,11 +101,7 @@ def by_batched(content: bytes, tasks: int) -> Callable[[NDArray[np.float32]], Aw
     Raises:
         NotMeasurableError: it is not installed.
     """
-    try:
-        batched = import_module("batched")
-    except ImportError as error:
-        message = "`batched` is not installed: `make bench` does that"
-        raise NotMeasurableError(message) from error
+    batched = peer_package("batched")
     session = peer_session(content)
 
     def run(rows: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:

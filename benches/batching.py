@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from benches.harness import Case, Effort, NotMeasurableError, WrongAnswerError, alternate, require_same
+from benches.harness import Case, Effort, WrongAnswerError, alternate, peer_package, require_same
 from benches.models import magika_model, model
 from benches.subject import peer_session
 from benches.threads import THREADS, Crew
@@ -44,11 +43,7 @@ def fixed_window(ask: Ask) -> Ask:
     Raises:
         NotMeasurableError: it is not installed.
     """
-    try:
-        batched = import_module("batched")
-    except ImportError as error:
-        message = "`batched` is not installed: `make bench` does that"
-        raise NotMeasurableError(message) from error
+    batched = peer_package("batched")
 
     def run(rows: list[NDArray[Any]]) -> list[NDArray[Any]]:
         return list(ask(np.stack(rows)))

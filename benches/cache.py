@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache, partial
-from importlib import import_module
 from itertools import cycle, islice
 from threading import Lock
 from timeit import Timer
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from benches.harness import Case, Effort, NotMeasurableError, WrongAnswerError, alternate, require_same
+from benches.harness import Case, Effort, WrongAnswerError, alternate, peer_package, require_same
 from benches.models import magika_model, model
 from benches.subject import peer_session
 from benches.threads import THREADS, Crew, seconds_per_call
@@ -21,7 +20,6 @@ from inferlite._measure import Comparison, paired_rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import ModuleType
 
     from numpy.typing import NDArray
 
@@ -68,7 +66,7 @@ def measure_hit(form: str, subject: Subject, effort: Effort) -> Comparison:
 
 def measure_image(subject: Subject, effort: Effort) -> Comparison:
     """Time a hit on an image against one keyed digest of it, which is the least that a proof by digest costs."""
-    blake3 = _peer("blake3").blake3
+    blake3 = peer_package("blake3").blake3
     chosen = model("image")
     x = chosen.feed["x"]
     live: Any = subject.model(chosen.content, ROOM)
@@ -110,7 +108,7 @@ def around_functools(session: Session) -> Ask:
 
 def around_cachetools(session: Session) -> Ask:
     """Keep answers in `cachetools.LRUCache`, with the lock that its documentation asks for."""
-    cachetools = _peer("cachetools")
+    cachetools = peer_package("cachetools")
 
     @cachetools.cached(cachetools.LRUCache(1_000), lock=Lock())  # type: ignore[untyped-decorator]
     def answer(content: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -125,7 +123,7 @@ def around_cachetools(session: Session) -> Ask:
 
 def around_cachebox(session: Session) -> Ask:
     """Keep answers in `cachebox.LRUCache`, asked directly, which is quicker than by its decorator."""
-    kept = _peer("cachebox").LRUCache(1_000)
+    kept = peer_package("cachebox").LRUCache(1_000)
 
     def ask(x: NDArray[Any]) -> NDArray[Any]:
         key = (x.tobytes(), x.shape, x.dtype)
@@ -289,14 +287,6 @@ def measure_sampling(name: str, subject: Subject, effort: Effort) -> Comparison:
         message = f"the cache was to look up a sample alone, without a hit, but says {stats}"
         raise WrongAnswerError(message)
     return comparison
-
-
-def _peer(name: str) -> ModuleType:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        message = f"{name} is not installed: `make bench` does that"
-        raise NotMeasurableError(message) from error
 
 
 AROUND: Final = {

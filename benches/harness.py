@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import repeat
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from inferlite._measure import Comparison, compare, paired_rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import ModuleType
 
     import numpy as np
     from numpy.typing import NDArray
@@ -156,6 +158,19 @@ def paired_loops(
         [seconds / calls for seconds in whole.theirs],
         calls_per_round=calls,
     )
+
+
+def peer_package(name: str) -> ModuleType:
+    """Import what `make bench` installs to compare with.
+
+    Raises:
+        NotMeasurableError: it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        message = f"{name} is not installed: `make bench` does that"
+        raise NotMeasurableError(message) from error
 
 
 def copies(feed: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:

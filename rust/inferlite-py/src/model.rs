@@ -19,7 +19,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 use smallvec::SmallVec;
 
-use self::errors::{load_error, run_error};
+use self::errors::load_error;
 use crate::boundary::{self, PyCoreError, detach, inferlite_exception};
 use crate::closable::{Closable, Handle};
 use crate::feed::{Fed, Names};
@@ -559,11 +559,6 @@ impl PyModel {
         this.object(py, &mut answer, wanted.as_deref())
     }
 
-    /// What messages call the model.
-    pub(crate) fn title(&self) -> &str {
-        &self.name
-    }
-
     /// What a call returns: the output itself, or several by name.
     #[inline]
     pub(crate) fn object<'py>(
@@ -582,21 +577,6 @@ impl PyModel {
             by_name.set_item(name, output_of(py, answer, position, self.handing)?)?;
         }
         Ok(by_name.into_any())
-    }
-
-    /// What a call raises whose answer did not come in time.
-    #[cold]
-    pub(crate) fn late(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyErr {
-        let made = py
-            .import("inferlite._checks")
-            .and_then(|checks| checks.call_method1("deadline_exceeded", (&self.name, timeout)));
-        made.map_or_else(|problem| problem, PyErr::from_value)
-    }
-
-    /// What a call raises whose run failed.
-    #[cold]
-    pub(crate) fn failure(&self, py: Python<'_>, error: PyCoreError) -> PyErr {
-        run_error(py, &self.name, error)
     }
 
     #[inline]

@@ -3,7 +3,30 @@
 use inferlite_core::{Error, ErrorKind};
 use pyo3::prelude::*;
 
+use super::PyModel;
 use crate::boundary::{PyCoreError, inferlite_exception, own_class};
+
+impl PyModel {
+    /// What messages call the model.
+    pub(crate) fn title(&self) -> &str {
+        &self.name
+    }
+
+    /// What a call raises whose answer did not come in time.
+    #[cold]
+    pub(crate) fn late(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyErr {
+        let made = py
+            .import("inferlite._checks")
+            .and_then(|checks| checks.call_method1("deadline_exceeded", (&self.name, timeout)));
+        made.map_or_else(|problem| problem, PyErr::from_value)
+    }
+
+    /// What a call raises whose run failed.
+    #[cold]
+    pub(crate) fn failure(&self, py: Python<'_>, error: PyCoreError) -> PyErr {
+        run_error(py, &self.name, error)
+    }
+}
 
 pub(super) fn load_error(py: Python<'_>, name: &str, error: &Error) -> PyErr {
     let message = format!("model `{name}` cannot be loaded: {}", error.message().trim());
@@ -11,7 +34,7 @@ pub(super) fn load_error(py: Python<'_>, name: &str, error: &Error) -> PyErr {
 }
 
 /// An error of the runtime while the model ran: about the inputs, or about the model.
-pub(super) fn run_error(py: Python<'_>, name: &str, error: PyCoreError) -> PyErr {
+fn run_error(py: Python<'_>, name: &str, error: PyCoreError) -> PyErr {
     match error {
         PyCoreError::Python(error) => error,
         PyCoreError::Core(error) => {
