@@ -203,6 +203,9 @@ class Session:
     def _overridable_initializers(self) -> list[tuple[str, str, list[int | str | None]]]: ...
     def _profiling_start_time_ns(self) -> int: ...
     def _providers(self) -> list[str]: ...
+    def arun(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
+    ) -> Coroutine[Any, Any, list[Any]]: ...
     def bind(
         self, inputs: Mapping[str, Any], outputs: Sequence[str] | Mapping[str, Any] | None = None
     ) -> BoundCall: ...
@@ -210,6 +213,14 @@ class Session:
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
     ) -> list[Any]: ...
+    def run_async(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        callback: Callable[[list[Any], Any, str], object],
+        user_data: Any,
+        run_options: Any = None,
+    ) -> None: ...
 
 @final
 class Ticket:

@@ -7,6 +7,7 @@ ONNX Runtime than the one these objects live in.
 from __future__ import annotations
 
 import logging
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 import onnxruntime
@@ -193,11 +194,15 @@ class RunOptions(onnxruntime.RunOptions):
         >>> options.terminate = True
     """
 
-    __slots__ = ("_handle",)
+    __slots__ = ("_calls", "_followers", "_handle")
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         """Make options that hold onnxruntime's defaults; takes no arguments."""
         super().__init__(*args, **kwargs)
+        # Every call that succeeded, in order; the arguments stay alive with it.
+        self._calls: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+        # Options of single runs, which `terminate` reaches as well.
+        self._followers: weakref.WeakSet[RunOptions] = weakref.WeakSet()
         # What the native runtime reads; None while the Python back end is active.
         self._handle: _core.RunOptions | None = _native_run_options()
 
@@ -208,6 +213,7 @@ class RunOptions(onnxruntime.RunOptions):
             RuntimeError: The key is empty or longer than onnxruntime allows.
         """
         super().add_run_config_entry(key, value)
+        self._calls = (*self._calls, ("add_run_config_entry", (key, value)))
         if self._handle is not None:
             self._handle.add_config_entry(key, value)
 
@@ -218,8 +224,22 @@ class RunOptions(onnxruntime.RunOptions):
             BackendUnavailableError: The native back end is active: the adapter belongs to another copy of the runtime.
         """
         super().add_active_adapter(adapter)
+        self._calls = (*self._calls, ("add_active_adapter", (adapter,)))
         if self._handle is not None:
             refuse("session_objects", "`RunOptions.add_active_adapter`")
+
+    def _for_one(self) -> RunOptions:
+        """Options of one run that say the same; setting `terminate` of these ends it."""
+        copy = RunOptions()
+        self._followers.add(copy)
+        for name in _MIRRORED:
+            setattr(copy, name, getattr(self, name))
+        for method, args in self._calls:
+            getattr(copy, method)(*args)
+        return copy
+
+
+_MIRRORED: Final = ("terminate", "log_severity_level", "log_verbosity_level", "logid")
 
 
 def _mirrored(name: str) -> property:
@@ -231,11 +251,14 @@ def _mirrored(name: str) -> property:
         if self._handle is not None:
             # Read back: onnxruntime has checked and converted the value.
             getattr(self._handle, f"set_{name}")(base.fget(self))
+        if name == "terminate":
+            for follower in list(self._followers):
+                follower.terminate = value
 
     return property(base.fget, write, doc=base.__doc__)
 
 
-for _name in ("terminate", "log_severity_level", "log_verbosity_level", "logid"):
+for _name in _MIRRORED:
     setattr(RunOptions, _name, _mirrored(_name))
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import weakref
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
-from inferlite._fallback import forks
+from inferlite._fallback import asking, forks
 from inferlite._fallback.bound import BoundCall
-from inferlite._fallback.cache import Answers
+from inferlite._fallback.cache import Answers, Claim
 from inferlite._fallback.feeds import readable_feed
+from inferlite._fallback.tickets import Threads
 from inferlite._model_file import random_node
 from inferlite.cache import Cache, live, refuse_random
 from inferlite.capabilities import refuse
@@ -22,7 +24,7 @@ from inferlite.options import RunOptions
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     from inferlite.cache import PredictionCache
 
@@ -69,6 +71,7 @@ class InferenceSession(onnxruntime.InferenceSession):
         """
         del hold_gil
         self._answers = _answers(path_or_bytes, cache)
+        self._threads = Threads()
         self._may_fall_back = int(kwargs.get("enable_fallback", 1)) == 1
         self._is_creating = True
         self._generation = forks.generation()
@@ -148,6 +151,82 @@ class InferenceSession(onnxruntime.InferenceSession):
             return self._answers.handed_over(self._run_uncached(output_names, feed, run_options))
         answer, _ = self._answers.answer(names, feed, lambda feed: self._run_uncached(output_names, feed, None))
         return answer
+
+    def arun(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: onnxruntime.RunOptions | None = None,
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """Run the model for an event loop, which goes on meanwhile: `y, = await session.arun(None, feed)`.
+
+        The inputs are read and copied before this returns, on any setting of threads. A task that is cancelled, or
+        whose `asyncio.timeout` is over, goes on at once, and its run ends between two nodes, with no other one ended;
+        one under onnxruntime's own `RunOptions` ends by itself.
+
+        Args:
+            output_names: As for `run`.
+            input_feed: As for `run`.
+            run_options: As for `run`; setting `terminate` ends the run.
+
+        Returns:
+            A coroutine of what `run` returns, which raises what `run` raises, and QueueFullError where 10,000 calls
+            wait for a thread already.
+        """
+        return asking.arun(self, output_names, input_feed, run_options)
+
+    def run_async(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        callback: Callable[[list[Any], Any, str], object],
+        user_data: Any,  # noqa: ANN401 - anything
+        run_options: onnxruntime.RunOptions | None = None,
+    ) -> None:
+        """Run the model on another thread, which then calls `callback(results, user_data, error)`.
+
+        The inputs are read and copied before this returns, on any setting of threads. What `callback` raises goes to
+        `sys.unraisablehook`. The interpreter waits for calls under way before it ends.
+
+        Args:
+            output_names: As for `run`.
+            input_feed: As for `run`.
+            callback: Takes the list of results, `user_data`, and a string: empty, or what went wrong, with no results.
+            user_data: Anything.
+            run_options: As for `run`.
+
+        Raises:
+            ValueError: An input is missing.
+            QueueFullError: 10,000 calls wait for a thread already.
+        """
+        asking.run_async(self, output_names, input_feed, callback, user_data, run_options)
+
+    def _kept(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Any] | None:
+        feed, names = readable_feed(input_feed, self._input_types), output_names or self._output_names
+        if self._answers is None or not _is_plain(feed, names):
+            return None
+        return self._answers.kept(names, feed)
+
+    def _run_claimed(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], claim: Claim
+    ) -> list[Any]:
+        """The answer for somebody who may give it up."""
+        self._survive_fork()
+        feed, names = readable_feed(input_feed, self._input_types), output_names or self._output_names
+        if self._answers is None or not _is_plain(feed, names):
+            return self._run_uncached(output_names, feed, claim.options)
+        run = partial(self._run_under, output_names, claim.options)
+        answer, _ = self._answers.answer(names, feed, run, claim)
+        return answer
+
+    def _run_under(self, output_names: Sequence[str] | None, options: RunOptions, feed: Mapping[str, Any]) -> list[Any]:
+        return self._run_uncached(output_names, feed, options)
+
+    def _leave(self, claim: Claim) -> None:
+        if self._answers is None:
+            claim.options.terminate = True
+        else:
+            self._answers.leave(claim)
 
     def _run_uncached(
         self, output_names: Sequence[str] | None, feed: Mapping[str, Any], run_options: onnxruntime.RunOptions | None

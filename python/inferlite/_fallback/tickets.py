@@ -107,10 +107,18 @@ class Threads:
         Raises:
             QueueFullError: Too many calls wait for a thread.
         """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return Ticket(self.begin(model, work), deadline, leave)
+
+    def begin(self, model: str, work: Callable[[], Any]) -> Future[Any]:
+        """Have `work` done on another thread, whatever becomes of whoever asked for it.
+
+        Raises:
+            QueueFullError: Too many calls wait for a thread.
+        """
         # The threads of a parent process are not there in its child.
         if self._process != forks.generation():
             self._begin()
-        deadline = None if timeout is None else time.monotonic() + timeout
         with self._lock:
             if self._waiting >= MAX_QUEUE:
                 raise checks.queue_full(model, MAX_QUEUE)
@@ -123,9 +131,9 @@ class Threads:
             except RuntimeError:  # the interpreter is about to end, and starts no more threads
                 pass
         if future is None:
-            return Ticket(_done(work), deadline, leave)
+            return _done(work)
         future.add_done_callback(self._settle)
-        return Ticket(future, deadline, leave)
+        return future
 
     def _work(self, work: Callable[[], Any]) -> Any:  # noqa: ANN401
         with self._lock:

@@ -215,6 +215,50 @@ impl Model {
         Ticket::new(self.clone(), self.question(call, missed), terms)
     }
 
+    /// The same under options that no other run has: giving the claim up ends the run by them.
+    ///
+    /// Its answer is not kept.
+    ///
+    /// # Errors
+    /// As for [`Model::begin`].
+    pub fn begin_under(self: &Arc<Self>, call: &Call<'_>, options: Arc<RunOptions>) -> Result<Ticket> {
+        let question = Question::copied(call).with_options(Some(options));
+        Ticket::new(self.clone(), question, Terms::default())
+    }
+
+    /// Answers a call on another thread, which hands the answer to `then`: nobody can give it up.
+    ///
+    /// The inputs are copied.
+    ///
+    /// # Errors
+    /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) if too many calls wait already; `then` is dropped.
+    pub fn run_apart(
+        self: &Arc<Self>,
+        call: &Call<'_>,
+        options: Option<Arc<RunOptions>>,
+        then: impl FnOnce(Result<Answer<'_>>) + Send + 'static,
+    ) -> Result<()> {
+        let question = Question::copied(call).with_options(options);
+        let model = self.clone();
+        self.workers().spawn(move || {
+            let call = question.call(question.options().map(Arc::as_ref));
+            let answer = {
+                let _detached = model.detach(model.workload(&call));
+                let run = AssertUnwindSafe(|| model.run(&call));
+                catch_unwind(run).unwrap_or_else(|_| Err(panicked()))
+            };
+            then(answer);
+        })
+    }
+
+    /// Does `work` on another thread.
+    ///
+    /// # Errors
+    /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) if too many calls wait already.
+    pub fn apart(&self, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        self.workers().spawn(work)
+    }
+
     pub(crate) fn question(&self, call: &Call<'_>, missed: Missed) -> Question {
         match (missed, self.cache()) {
             (Missed::Call(key), Some(cache)) => cache.question(call, key).0,
@@ -225,8 +269,12 @@ impl Model {
 
     /// Computes what a leader has begun, for whoever waits for it.
     pub(crate) fn lead(&self, leader: Leader, question: &Question, terms: &Terms) {
-        let options = match self.engine.options_to_end() {
-            Ok(options) => options.map(Arc::new),
+        let options = match question.options() {
+            Some(options) => Ok(Some(options.clone())),
+            None => self.engine.options_to_end().map(|options| options.map(Arc::new)),
+        };
+        let options = match options {
+            Ok(options) => options,
             Err(error) => return leader.end(Ending::Error(error)),
         };
         if let Some(options) = &options {
@@ -254,7 +302,7 @@ impl Model {
             (Some(missing), Some(cache)) => self.compute_rows(&call, *missing, cache, terms, &check),
             _ => self.run_engine(&call, terms, &check),
         }));
-        let computed = computed.unwrap_or_else(|_| Err(Error::new(ErrorKind::RuntimeException, "the engine panicked")));
+        let computed = computed.unwrap_or_else(|_| Err(panicked()));
         let ending = self.ending(&leader, question, computed);
         let computed = match &ending {
             Ending::Answer(entry) if kept.is_some() => Some(entry.clone()),
@@ -555,6 +603,10 @@ impl Model {
             _ => 1,
         }
     }
+}
+
+fn panicked() -> Error {
+    Error::new(ErrorKind::RuntimeException, "the engine panicked")
 }
 
 /// A run that other threads of the interpreter may overtake.

@@ -20,6 +20,8 @@ pub(crate) struct Question {
     copies: SmallVec<[Tensor; 2]>,
     /// The rows to compute, where answers are kept by the row; whoever computes takes them.
     rows: Mutex<Option<Box<MissingRows>>>,
+    /// Options of the caller's, which are this run's alone.
+    options: Option<Arc<RunOptions>>,
 }
 
 impl Question {
@@ -36,7 +38,18 @@ impl Question {
             key: None,
             copies,
             rows: Mutex::default(),
+            options: None,
         }
+    }
+
+    /// The same under options that no other run has.
+    pub(crate) fn with_options(self, options: Option<Arc<RunOptions>>) -> Self {
+        Self { options, ..self }
+    }
+
+    /// What the caller has said of its run.
+    pub(crate) fn options(&self) -> Option<&Arc<RunOptions>> {
+        self.options.as_ref()
     }
 
     /// The same where some of the rows are kept.
@@ -66,6 +79,7 @@ impl Question {
             key: None,
             copies: SmallVec::new(),
             rows: Mutex::default(),
+            options: None,
         };
         let is_large = |feed: &Feed| matches!(&feed.value, Input::Tensor(view) if view.byte_len() > DIGESTED_BYTES);
         if !question.feeds.iter().any(is_large) {

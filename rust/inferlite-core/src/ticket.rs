@@ -104,9 +104,12 @@ impl Ticket {
 
     /// Whether the question goes to the batcher as it is.
     ///
-    /// What is kept by the row, or may be had from another process, takes a thread that can wait.
+    /// What is kept by the row, or may be had from another process, takes a thread that can wait; a run under options of
+    /// its own keeps no company.
     fn is_batched(&self) -> bool {
-        self.model.batcher().is_some() && !self.question.has_rows() && !self.model.asks_others()
+        let question = &self.question;
+        let may_be = !question.has_rows() && question.options().is_none() && !self.model.asks_others();
+        may_be && self.model.batcher().is_some()
     }
 
     fn request(&self, leader: Leader) -> Request {

@@ -1,10 +1,11 @@
 //! The edge between Python and the core: one function that gives the GIL away, one conversion of errors.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use inferlite_core::batch::Terms;
 use inferlite_core::cache::{DIGESTED_BYTES, Missed};
+use inferlite_core::runtime::ort::RunOptions;
 use inferlite_core::ticket::{Asked, Ticket};
 use inferlite_core::{Answer, Call, Error, ErrorKind, Model};
 use pyo3::exceptions::PyRuntimeError;
@@ -208,10 +209,13 @@ pub(crate) enum Begun<'m> {
 }
 
 /// Answers a call at once if it is kept, or over soon and `may_run_here`, else has it run on another thread.
+///
+/// `options` are those of the call, where it has any: no other run has them.
 pub(crate) fn begin<'m>(
     py: Python<'_>,
     opened: &'m Opened,
     call: &Call<'_>,
+    options: Option<Arc<RunOptions>>,
     terms: Terms,
     pins: &mut Pins<'_>,
     may_run_here: bool,
@@ -228,7 +232,10 @@ pub(crate) fn begin<'m>(
     pins.forbid_resizing()?;
     let begun = detach(py, || match model.look_up(call) {
         Ok(found) => Ok(Begun::Answered(found.into())),
-        Err(missed) => model.begin(call, missed, terms).map(Begun::Waiting),
+        Err(missed) => match options {
+            None => model.begin(call, missed, terms).map(Begun::Waiting),
+            Some(options) => model.begin_under(call, options).map(Begun::Waiting),
+        },
     })?;
     logging::forward(py)?;
     Ok(begun)
@@ -282,6 +289,7 @@ pub(crate) fn wait(py: Python<'_>, ticket: Ticket, deadline: Duration) -> Result
 
 /// The door through which threads that Python does not know come in.
 pub(crate) mod gate {
+    use std::cell::Cell;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{LazyLock, PoisonError, RwLock};
 
@@ -292,11 +300,30 @@ pub(crate) mod gate {
     /// Read by whoever is inside.
     static INSIDE: LazyLock<PerProcess<RwLock<()>>> = LazyLock::new(|| PerProcess::new(RwLock::default));
 
+    thread_local! {
+        /// Whether this thread is inside: it would wait for itself if it came in again while somebody shuts the gate.
+        static IS_INSIDE: Cell<bool> = const { Cell::new(false) };
+    }
+
     /// Does `work` as a thread of the interpreter, unless that is about to end.
     pub(crate) fn attach(work: impl FnOnce(Python<'_>)) {
+        if IS_INSIDE.get() {
+            Python::try_attach(work);
+            return;
+        }
         let _inside = INSIDE.get().read().unwrap_or_else(PoisonError::into_inner);
         if !is_shut() {
+            IS_INSIDE.set(true);
+            let _leave = Leave;
             Python::try_attach(work);
+        }
+    }
+
+    struct Leave;
+
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            IS_INSIDE.set(false);
         }
     }
 

@@ -14,9 +14,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use inferlite_core::Model;
 use inferlite_core::batch::Terms;
+use inferlite_core::runtime::ort::RunOptions;
 use inferlite_core::ticket::{Asked, Audience};
+use inferlite_core::{Answer, Model};
 use pyo3::PyTraverseError;
 use pyo3::PyVisit;
 use pyo3::intern;
@@ -24,9 +25,11 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
-use crate::boundary::{detach, gate};
+use crate::boundary::{self, PyCoreError, detach, gate};
+use crate::feed::Fed;
 use crate::logging;
 use crate::prediction::{Claim, PyPrediction};
+use crate::session::Opened;
 use crate::wire::{self, Bell, Pull};
 
 /// So many calls in a row may run at once, by themselves, before one looks whether others come in its turn.
@@ -261,6 +264,46 @@ impl PyEventLoop {
         let waiting = std::mem::take(&mut locked(&self.waiting).predictions);
         drop((claims, waiting));
     }
+}
+
+/// What a call on an event loop has come to.
+pub(crate) enum Begun<'m> {
+    Answered(Answer<'m>),
+    /// The loop with whose turn it leaves, if it does.
+    Waiting(Arc<Claim>, Option<Py<PyEventLoop>>),
+}
+
+/// Answers what was fed if that takes no time, else has it begin: at once, or with all others of the loop's turn.
+pub(crate) fn begin<'m>(
+    py: Python<'_>,
+    opened: &'m Opened,
+    fed: &mut Fed<'_>,
+    wanted: Option<&[usize]>,
+    options: Option<Arc<RunOptions>>,
+    terms: Terms,
+) -> Result<Begun<'m>, PyCoreError> {
+    // A run under options of its own keeps no company.
+    if !opened.model.is_batched() || options.is_some() {
+        return Ok(match opened.begin(py, fed, wanted, options, terms, true)? {
+            boundary::Begun::Answered(answer) => Begun::Answered(answer),
+            boundary::Begun::Waiting(ticket) => Begun::Waiting(Arc::new(Claim::begun(ticket)), None),
+        });
+    }
+    let home = match running(py)? {
+        Some(running) => Some((PyEventLoop::of(&running)?, running)),
+        None => None,
+    };
+    let is_quiet = || home.as_ref().is_some_and(|(event_loop, _)| event_loop.get().is_quiet());
+    Ok(match opened.ask(py, fed, wanted, terms, is_quiet)? {
+        boundary::Said::Answered(answer) => Begun::Answered(answer),
+        boundary::Said::Asked(asked) => {
+            let claim = Arc::new(Claim::new(asked, terms));
+            if let Some((event_loop, running)) = &home {
+                PyEventLoop::join(event_loop, running, &opened.model, &claim)?;
+            }
+            Begun::Waiting(claim, home.map(|(event_loop, _)| event_loop.unbind()))
+        }
+    })
 }
 
 type Group = (Arc<Model>, Vec<Arc<Claim>>, Vec<(Asked, Terms)>);

@@ -5,6 +5,7 @@
 )]
 
 mod array;
+mod asker;
 mod batching;
 mod bound;
 mod boundary;

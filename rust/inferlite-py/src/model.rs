@@ -20,6 +20,7 @@ use pyo3::types::{PyDict, PyTuple};
 use smallvec::SmallVec;
 
 use self::errors::load_error;
+use crate::asker::Asker;
 use crate::boundary::{self, PyCoreError, detach, inferlite_exception};
 use crate::closable::{Closable, Handle};
 use crate::feed::{Fed, Names};
@@ -167,7 +168,7 @@ impl PyModel {
             let begun = handle
                 .get()
                 .opened()
-                .begin(py, &mut fed, wanted.as_deref(), terms, true);
+                .begin(py, &mut fed, wanted.as_deref(), None, terms, true);
             return match begun.map_err(|error| this.failure(py, error))? {
                 boundary::Begun::Answered(mut answer) => this.object(py, &mut answer, wanted.as_deref()),
                 boundary::Begun::Waiting(ticket) => {
@@ -244,7 +245,14 @@ impl PyModel {
             Err(error) => return Err(error),
         };
         let timeout = timeout.map(|timeout| timeout.clone().unbind());
-        let prediction = PyPrediction::new(slf.clone().unbind(), course, wanted, timeout, deadline, home);
+        let prediction = PyPrediction::new(
+            Asker::Model(slf.clone().unbind()),
+            course,
+            wanted,
+            timeout,
+            deadline,
+            home,
+        );
         Ok(Bound::new(slf.py(), prediction)?.into_any())
     }
 
@@ -287,7 +295,7 @@ impl PyModel {
             let (mut fed, wanted) = this.read_call(py, opened.signature(), inputs, outputs, named)?;
             // What runs here keeps no company.
             let may_run_here = !opened.model.is_batched();
-            let begun = opened.begin(py, &mut fed, wanted.as_deref(), terms, may_run_here);
+            let begun = opened.begin(py, &mut fed, wanted.as_deref(), None, terms, may_run_here);
             match begun.map_err(|error| this.failure(py, error))? {
                 boundary::Begun::Answered(mut answer) => {
                     futures.call_method1("answered", (this.object(py, &mut answer, wanted.as_deref())?,))

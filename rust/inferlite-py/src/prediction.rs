@@ -1,4 +1,4 @@
-//! What `Model.apredict` returns: a coroutine, and while a task waits for it, the future that the task waits for.
+//! What `Model.apredict` and `InferenceSession.arun` return: a coroutine, and while a task waits for it, the future that the task waits for.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,8 +12,8 @@ use pyo3::types::PyType;
 use pyo3::{PyTraverseError, PyVisit, intern};
 use smallvec::SmallVec;
 
+use crate::asker::Asker;
 use crate::event_loop::{self, Listener, PyEventLoop};
-use crate::model::PyModel;
 
 /// The claim to an answer, which the call's event loop makes good at the end of its turn.
 pub(crate) struct Claim(Mutex<Held>);
@@ -118,12 +118,12 @@ impl Claim {
     }
 }
 
-/// A call that somebody awaits, or is going to: what `apredict` returns.
+/// A call that somebody awaits, or is going to: what `apredict` and `arun` return.
 ///
 /// It is a coroutine in all but its class: tasks, `gather`, `wait_for`, `timeout` and task groups take it.
 #[pyclass(name = "Prediction", module = "inferlite._core", frozen, weakref)]
 pub(crate) struct PyPrediction {
-    model: Py<PyModel>,
+    asker: Asker,
     wanted: Option<SmallVec<[usize; 8]>>,
     timeout: Option<Py<PyAny>>,
     /// By the model's clock.
@@ -164,7 +164,7 @@ pub(crate) enum Course {
 
 impl PyPrediction {
     pub(crate) fn new(
-        model: Py<PyModel>,
+        asker: Asker,
         course: Course,
         wanted: Option<SmallVec<[usize; 8]>>,
         timeout: Option<Py<PyAny>>,
@@ -172,7 +172,7 @@ impl PyPrediction {
         home: Option<Py<PyEventLoop>>,
     ) -> Self {
         Self {
-            model,
+            asker,
             wanted,
             timeout,
             deadline,
@@ -232,12 +232,11 @@ impl PyPrediction {
             Ok(None) => Ok(None),
             Ok(Some(mut answer)) => {
                 this.end(py, Some(Course::Over));
-                let model = this.model.get();
-                model.object(py, &mut answer, this.wanted.as_deref()).map(Some)
+                this.asker.object(py, &mut answer, this.wanted.as_deref()).map(Some)
             }
             Err(error) => {
                 this.end(py, Some(Course::Over));
-                Err(this.model.get().failure(py, error.into()))
+                Err(this.asker.failure(py, error.into()))
             }
         }
     }
@@ -322,7 +321,7 @@ impl PyPrediction {
             .timeout
             .as_ref()
             .map_or_else(|| py.None(), |timeout| timeout.clone_ref(py));
-        self.model.get().late(py, timeout.bind(py))
+        self.asker.late(py, timeout.bind(py))
     }
 }
 
@@ -473,11 +472,11 @@ impl PyPrediction {
     }
 
     fn __repr__(&self) -> String {
-        format!("<inferlite.Model.apredict of `{}`>", self.model.get().title())
+        format!("<{}>", self.asker.call_text())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.model)?;
+        self.asker.traverse(&visit)?;
         let Ok(state) = self.state.try_lock() else {
             return Ok(());
         };
@@ -526,7 +525,7 @@ impl Drop for PyPrediction {
         Python::try_attach(|py| {
             // Whatever is being raised goes on.
             let raised = PyErr::take(py);
-            let text = c"coroutine 'Model.apredict' was never awaited";
+            let text = self.asker.neglect_text();
             if let Err(error) = PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), text, 1) {
                 error.write_unraisable(py, None);
             }

@@ -16,8 +16,16 @@ pub(crate) struct PyRunOptions(Mutex<Shared>);
 #[derive(Debug)]
 struct Shared {
     current: Arc<RunOptions>,
-    /// Those that runs began with before something was changed: `terminate` ends such runs, too.
+    /// Those that runs began with before something was changed, and those of one run: `terminate` ends such runs, too.
     earlier: Vec<Weak<RunOptions>>,
+}
+
+impl Shared {
+    /// Has `terminate` reach these as well.
+    fn follow(&mut self, options: &Arc<RunOptions>) {
+        self.earlier.retain(|options| options.strong_count() > 0);
+        self.earlier.push(Arc::downgrade(options));
+    }
 }
 
 impl PyRunOptions {
@@ -35,9 +43,16 @@ impl PyRunOptions {
         let mut options = shared.current.try_clone()?;
         change(&mut options)?;
         let in_use = std::mem::replace(&mut shared.current, Arc::new(options));
-        shared.earlier.retain(|options| options.strong_count() > 0);
-        shared.earlier.push(Arc::downgrade(&in_use));
+        shared.follow(&in_use);
         Ok(())
+    }
+
+    /// Options of one run, which `terminate` reaches.
+    fn copy_for_one(&self) -> Result<Arc<RunOptions>, PyCoreError> {
+        let shared = &mut *self.lock();
+        let copy = Arc::new(shared.current.try_clone()?);
+        shared.follow(&copy);
+        Ok(copy)
     }
 }
 
@@ -79,6 +94,18 @@ impl PyRunOptions {
     fn add_config_entry(&self, key: &str, value: &str) -> Result<(), PyCoreError> {
         self.change(|options| options.add_config_entry(key, value))
     }
+}
+
+/// The same for a run that may be ended by itself: options that no other run has, which `terminate` of those that were
+/// given sets as well, if they are ours.
+pub(crate) fn extract_for_one(given: Option<&Bound<'_, PyAny>>) -> Result<Option<Arc<RunOptions>>, PyCoreError> {
+    if let Some(given) = given
+        && let Some(handle) = given.getattr_opt("_handle")?
+        && let Ok(handle) = handle.cast::<PyRunOptions>()
+    {
+        return handle.get().copy_for_one().map(Some);
+    }
+    extract(given)
 }
 
 /// What the caller gave as run options: ours by its native half, onnxruntime's by its readable attributes.

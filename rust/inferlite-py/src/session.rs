@@ -1,11 +1,13 @@
 //! The native half of `inferlite.InferenceSession`.
 
+mod asking;
+
 use std::sync::{Arc, OnceLock};
 
 use inferlite_core::batch::Terms;
 use inferlite_core::cache::Missed;
-use inferlite_core::runtime::ort::OrtEngine;
-use inferlite_core::runtime::{Argument, Dim, Signature, ValueType};
+use inferlite_core::runtime::ort::{OrtEngine, RunOptions};
+use inferlite_core::runtime::{Argument, Dim, Feed, Signature, ValueType};
 use inferlite_core::stats::CallStats;
 use inferlite_core::{Answer, Call, Model};
 use pyo3::IntoPyObjectExt;
@@ -84,6 +86,16 @@ impl Opened {
         self.model.signature()
     }
 
+    /// The call that feeds this and asks for `fetches`, or for all outputs.
+    #[inline]
+    fn call<'a>(&'a self, feeds: &'a [Feed], fetches: Option<&'a [usize]>) -> Call<'a> {
+        Call {
+            feeds,
+            fetches: fetches.unwrap_or(&self.every_output),
+            options: None,
+        }
+    }
+
     /// Runs what was fed, and gives the outputs in the order of `fetches`, or all of them; `missed` is what was looked up
     /// already.
     #[inline]
@@ -92,14 +104,13 @@ impl Opened {
         py: Python<'_>,
         fed: &mut Fed<'_>,
         fetches: Option<&[usize]>,
-        options: Option<&inferlite_core::runtime::ort::RunOptions>,
+        options: Option<&RunOptions>,
         terms: &Terms,
         missed: Option<Missed>,
     ) -> Result<Answer<'_>, PyCoreError> {
         let call = Call {
-            feeds: &fed.feeds,
-            fetches: fetches.unwrap_or(&self.every_output),
             options,
+            ..self.call(&fed.feeds, fetches)
         };
         boundary::run(py, &self.model, self.may_hold_gil, &call, terms, &mut fed.pins, missed)
     }
@@ -144,15 +155,16 @@ impl Opened {
         py: Python<'_>,
         fed: &mut Fed<'_>,
         fetches: Option<&[usize]>,
+        options: Option<Arc<RunOptions>>,
         terms: Terms,
         may_run_here: bool,
     ) -> Result<boundary::Begun<'_>, PyCoreError> {
+        let given = options.clone();
         let call = Call {
-            feeds: &fed.feeds,
-            fetches: fetches.unwrap_or(&self.every_output),
-            options: None,
+            options: given.as_deref(),
+            ..self.call(&fed.feeds, fetches)
         };
-        boundary::begin(py, self, &call, terms, &mut fed.pins, may_run_here)
+        boundary::begin(py, self, &call, options, terms, &mut fed.pins, may_run_here)
     }
 
     /// Answers what was fed if that takes no time, else copies it for the end of the loop's turn.
@@ -164,21 +176,13 @@ impl Opened {
         terms: Terms,
         is_quiet: impl FnOnce() -> bool,
     ) -> Result<boundary::Said<'_>, PyCoreError> {
-        let call = Call {
-            feeds: &fed.feeds,
-            fetches: fetches.unwrap_or(&self.every_output),
-            options: None,
-        };
+        let call = self.call(&fed.feeds, fetches);
         boundary::ask(py, self, &call, terms, &mut fed.pins, is_quiet)
     }
 
     /// Drops the answer to a call that is kept; whether there was one.
     pub(crate) fn invalidate(&self, py: Python<'_>, fed: &Fed<'_>, fetches: Option<&[usize]>) -> bool {
-        let call = Call {
-            feeds: &fed.feeds,
-            fetches: fetches.unwrap_or(&self.every_output),
-            options: None,
-        };
+        let call = self.call(&fed.feeds, fetches);
         let Some(cache) = self.model.cache() else {
             return false;
         };
@@ -191,7 +195,7 @@ impl Opened {
 
 impl PySession {
     #[inline]
-    fn opened(&self) -> PyResult<&Opened> {
+    pub(crate) fn opened(&self) -> PyResult<&Opened> {
         self.opened
             .get()
             .ok_or_else(|| runtime_error("the session has no model: `__init__` has not run"))
@@ -290,6 +294,58 @@ impl PySession {
         let terms = Terms::default();
         let mut answer = opened.run(py, &mut fed, fetches.as_deref(), options.as_deref(), &terms, missed)?;
         Ok(list_of(py, &mut answer, opened.handing)?)
+    }
+
+    /// Computes the outputs of the model for an event loop, which goes on meanwhile: `y, = await session.arun(None, feed)`.
+    ///
+    /// The inputs are read, and copied where the run does not start at once, before this returns, on any setting of
+    /// threads. Runs that have proven to take less than 0.1 ms are over at once; others run on threads of the session's
+    /// own, as many as there are processors for this process. A task that is cancelled, or whose `asyncio.timeout` is
+    /// over, goes on at once, and its run ends between two nodes, with no other one ended.
+    ///
+    /// Args:
+    ///     output_names: as for `run`.
+    ///     input_feed: as for `run`.
+    ///     run_options: as for `run`; setting `terminate` of options made by inferlite ends the run.
+    ///
+    /// Returns:
+    ///     A coroutine of what `run` returns, which raises what `run` raises, and QueueFullError where 10,000 calls wait
+    ///     for a thread already.
+    #[pyo3(signature = (output_names, input_feed, run_options = None))]
+    fn arun<'py>(
+        slf: &Bound<'py, Self>,
+        output_names: Option<&Bound<'py, PyAny>>,
+        input_feed: &Bound<'py, PyAny>,
+        run_options: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        asking::arun(slf, output_names, input_feed, run_options)
+    }
+
+    /// Computes the outputs of the model on another thread, which then calls `callback(results, user_data, error)`.
+    ///
+    /// The inputs are read and copied before this returns, on any setting of threads. What `callback` raises goes to
+    /// `sys.unraisablehook`. A call still under way when the interpreter ends is not told of.
+    ///
+    /// Args:
+    ///     output_names: as for `run`.
+    ///     input_feed: as for `run`.
+    ///     callback: takes the list of results, `user_data`, and a string: empty, or what went wrong, with no results.
+    ///     user_data: anything.
+    ///     run_options: as for `run`.
+    ///
+    /// Raises:
+    ///     ValueError: a required input is missing.
+    ///     QueueFullError: 10,000 calls wait for a thread already.
+    #[pyo3(signature = (output_names, input_feed, callback, user_data, run_options = None))]
+    fn run_async(
+        slf: &Bound<'_, Self>,
+        output_names: Option<&Bound<'_, PyAny>>,
+        input_feed: &Bound<'_, PyAny>,
+        callback: &Bound<'_, PyAny>,
+        user_data: &Bound<'_, PyAny>,
+        run_options: Option<&Bound<'_, PyAny>>,
+    ) -> Result<(), PyCoreError> {
+        asking::run_async(slf, output_names, input_feed, callback, user_data, run_options)
     }
 
     /// Binds arrays to the session, for calls that name nothing: `call = session.bind({"x": x})`, then `call()`.

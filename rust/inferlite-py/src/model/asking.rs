@@ -1,6 +1,5 @@
 //! Calls of a model that are answered later, and what calls say of their turn.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use inferlite_core::batch::Terms;
@@ -8,9 +7,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::{PyModel, Wanted};
-use crate::boundary;
-use crate::event_loop::{self, PyEventLoop};
-use crate::prediction::{Claim, Course};
+use crate::event_loop::{self, Begun, PyEventLoop};
+use crate::prediction::Course;
 
 impl PyModel {
     /// Reads a call of an event loop, and answers it or has it begin: at once, or with all others of the loop's turn.
@@ -25,45 +23,14 @@ impl PyModel {
         let handle = Self::open(slf)?;
         let opened = handle.get().opened();
         let (mut fed, wanted) = this.read_call(py, opened.signature(), inputs, outputs, named)?;
-        let running = if opened.model.is_batched() {
-            Some(event_loop::running(py)?)
-        } else {
-            None
-        };
-        let mut home = None;
-        let begun = match &running {
-            None => opened.begin(py, &mut fed, wanted.as_deref(), terms, true),
-            Some(running) => {
-                let running = running
-                    .as_ref()
-                    .map(|running| Ok::<_, PyErr>((running, PyEventLoop::of(running)?)));
-                let running = running.transpose()?;
-                let is_quiet = || {
-                    running
-                        .as_ref()
-                        .is_some_and(|(_, event_loop)| event_loop.get().is_quiet())
-                };
-                match opened.ask(py, &mut fed, wanted.as_deref(), terms, is_quiet) {
-                    Ok(boundary::Said::Answered(answer)) => Ok(boundary::Begun::Answered(answer)),
-                    Ok(boundary::Said::Asked(asked)) => {
-                        let claim = Arc::new(Claim::new(asked, terms));
-                        if let Some((running, event_loop)) = running {
-                            PyEventLoop::join(&event_loop, running, &opened.model, &claim)?;
-                            home = Some(event_loop.unbind());
-                        }
-                        return Ok((Course::Waiting(opened.model.clone(), claim), wanted, home));
-                    }
-                    Err(error) => Err(error),
-                }
+        let begun = event_loop::begin(py, opened, &mut fed, wanted.as_deref(), None, terms);
+        Ok(match begun.map_err(|error| this.failure(py, error))? {
+            Begun::Answered(mut answer) => {
+                let answer = this.object(py, &mut answer, wanted.as_deref())?;
+                (Course::Answered(answer.unbind()), wanted, None)
             }
-        };
-        let course = match begun.map_err(|error| this.failure(py, error))? {
-            boundary::Begun::Answered(mut answer) => {
-                Course::Answered(this.object(py, &mut answer, wanted.as_deref())?.unbind())
-            }
-            boundary::Begun::Waiting(ticket) => Course::Waiting(opened.model.clone(), Arc::new(Claim::begun(ticket))),
-        };
-        Ok((course, wanted, home))
+            Begun::Waiting(claim, home) => (Course::Waiting(opened.model.clone(), claim), wanted, home),
+        })
     }
 
     /// The `timeout` of a call: its own, or that of the model.
