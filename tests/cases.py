@@ -237,7 +237,6 @@ TENSORS = {
     "structured": _x(lambda: np.zeros((1, 3), [("a", "f4"), ("b", "i8")])),
     "objects": _x(lambda: np.array([[1.0, 2.0, 3.0]], object)),
     "objects of any kind": _x(lambda: np.array([[None, "a", {}]], object)),
-    "bfloat16 of ml_dtypes": _x(lambda: ones(1, 3).astype("bfloat16")),
     "objects without text in UTF-8": _x(lambda: np.array([["\ud800", "b", "c"]], object)),
     "record array": _x(lambda: ones(1, 3).view(np.recarray)),
     "numpy scalar": _x(lambda: np.float32(1)),

@@ -655,15 +655,6 @@ def test_a_failing_node_is_the_models_failure() -> None:
     assert model.stats().calls == 0
 
 
-def test_types_that_numpy_does_not_have_are_refused_by_name() -> None:
-    model = inferlite.load(make_models.identity("bfloat16", "[n]"))
-    assert model.signature.inputs[0].dtype == "bfloat16"
-    assert _message(lambda: model([1.0]), BackendUnavailableError) == (
-        "input `x` of type bfloat16 is not available: numpy has no bfloat16, float8, float4, int4 and int2, "
-        "and complex tensors do not pass either"
-    )
-
-
 # --- stats
 
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 PROOFS = (
     "hostile.test_fork",
     "test_bad_input",
+    "test_extended_types",
     "test_gil",
     "test_reuse",
     "test_session",

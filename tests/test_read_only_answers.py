@@ -39,6 +39,8 @@ def _assert_read_only(array: np.ndarray) -> None:
     with pytest.raises(ValueError, match="read-only"):
         array[...] = 0
     if array.dtype != object and array.size:
+        # numpy offers no buffer of the types of ml_dtypes.
+        array = array.view(np.uint8) if array.dtype.num >= 256 else array
         assert memoryview(array).readonly
         with pytest.raises((ValueError, BufferError)):
             np.frombuffer(array.data, np.uint8)[...] = 0
@@ -183,7 +185,7 @@ def test_elements_that_share_bytes_are_read_only() -> None:
     session = inferlite.InferenceSession(model, cache=inferlite.Cache(copy=False))
     for _ in range(2):
         (answer,) = session.run(None, {})
-        assert answer[:2].tobytes() == b"\x21\x03"
+        assert answer.tobytes() == b"\x01\x02\x03"
         _assert_read_only(answer)
 
 

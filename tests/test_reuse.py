@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import make_models
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -263,9 +264,8 @@ def test_a_terminated_run_is_not_begun_again() -> None:
         assert (outcome.error is not None) is terminate
 
 
-@oracle.proves("an output of type float4e2m1")
 @pytest.mark.parametrize("size", [1, 3, 4097])
-def test_outputs_of_four_bits_stay_within_their_memory(size: int, backend: str) -> None:
+def test_outputs_of_four_bits_stay_within_their_memory(size: int) -> None:
     packed = bytes(number * 37 % 256 for number in range((size + 1) // 2))
     tensor = onnx.TensorProto(name="y", data_type=onnx.TensorProto.FLOAT4E2M1, dims=[size], raw_data=packed)
     output = onnx.helper.make_tensor_value_info("y", tensor.data_type, [size])
@@ -277,7 +277,6 @@ def test_outputs_of_four_bits_stay_within_their_memory(size: int, backend: str) 
     ours, _ = oracle.pair(model)
     for _ in range(4):
         (y,) = ours.run(None, {})
-        assert (y.shape, y.dtype) == ((size,), np.uint8)
-        assert y[: len(packed)].tobytes() == packed
-        if backend == "native":
-            assert not y[len(packed) :].any()
+        assert (y.shape, y.dtype) == ((size,), ml_dtypes.float4_e2m1fn)
+        items = y.view(np.uint8).tolist()
+        assert items == [byte >> shift & 15 for byte in packed for shift in (0, 4)][:size]

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import make_models
 import numpy as np
-import onnx
 import pytest
 
 import cases
@@ -20,7 +19,6 @@ pytestmark = pytest.mark.usefixtures("backend")
 
 DTYPES = {"float": "float32", "double": "float64", "string": "object"}
 NUMERIC = tuple(kind for kind in make_models.TENSOR_TYPES if kind != "string")
-REFUSED_BY_NUMPY = ("bfloat16", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz")
 
 
 def extremes(kind: str) -> np.ndarray:
@@ -69,36 +67,6 @@ def test_integers_of_64_bits_are_the_one_of_numpys_two_types_that_onnxruntime_gi
 def test_bool_arrays_with_odd_bytes(byte: int) -> None:
     ours, theirs = oracle.pair(make_models.identity("bool"))
     oracle.compare(ours, theirs, {"x": np.array([byte, 0, 1], np.uint8).view(np.bool_)})
-
-
-@pytest.mark.parametrize("kind", REFUSED_BY_NUMPY)
-def test_outputs_without_a_numpy_type_end_as_onnxruntime(kind: str) -> None:
-    text = f"narrow (float[n] x) => ({kind}[n] y) {{ y = Cast<to = {_element_type(kind)}>(x) }}"
-    ours, theirs = oracle.pair(make_models.parse(text))
-    oracle.compare(ours, theirs, {"x": f32(0.5, -1.0)})
-
-
-@pytest.mark.parametrize("kind", REFUSED_BY_NUMPY)
-def test_bits_given_for_a_type_without_a_numpy_type_are_refused(kind: str) -> None:
-    ours, theirs = oracle.pair(make_models.identity(kind))
-    bits = np.zeros(2, np.uint16 if kind == "bfloat16" else np.uint8)
-    oracle.compare(ours, theirs, {"x": bits})
-
-
-@pytest.mark.parametrize("name", ["int4", "uint4", "float4e2m1"])
-def test_outputs_of_four_bits_end_as_onnxruntime(name: str) -> None:
-    text = f"narrow (float[n] x) => ({name}[n] y) {{ y = Cast<to = {_element_type(name)}>(x) }}"
-    model = make_models.parse(text)
-    theirs = oracle.outcome(lambda: oracle.reference(model))
-    if theirs.error is not None:
-        ours = oracle.outcome(lambda: oracle.pair(model))
-        oracle.assert_same_outcome(ours, theirs)
-        return
-    oracle.compare(*oracle.pair(model), {"x": f32(1.0, 2.0, -1.0)})
-
-
-def _element_type(name: str) -> int:
-    return int(getattr(onnx.TensorProto, name.upper()))
 
 
 @pytest.mark.parametrize("case", cases.VALUES.values(), ids=cases.VALUES)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inferlite import _checks as checks
+from inferlite.capabilities import refuse
 from inferlite.metadata import Signature, element_type, tensor_spec
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class Reader:
         inputs: Sequence[Description],
         outputs: Sequence[Description],
         overridable: Sequence[Description],
+        *,
+        takes_extended: bool = True,
     ) -> None:
         """Remember what the model takes and gives.
 
@@ -32,8 +35,10 @@ class Reader:
             inputs: Name, onnxruntime's type string and axes of every input.
             outputs: The same of every output.
             overridable: The same of every initializer that a call may override.
+            takes_extended: Whether the back end takes the element types of ml_dtypes.
         """
         self._name = name
+        self._takes_extended = takes_extended
         self.signature = Signature(
             tuple(tensor_spec(*description) for description in inputs),
             tuple(tensor_spec(*description) for description in outputs),
@@ -51,6 +56,7 @@ class Reader:
 
         Raises:
             InvalidInputError: An input is missing, unknown or does not fit.
+            BackendUnavailableError: The back end does not take the element type of an input.
         """
         given = self._given(inputs, named)
         feed = {}
@@ -61,6 +67,8 @@ class Reader:
             # None is as good as leaving an optional input out.
             if value is not None or name not in self._optional:
                 spec = self._tensors.get(name)
+                if spec is not None and spec.dtype in checks.EXTENDED_DTYPES and not self._takes_extended:
+                    refuse("types_beyond_numpy", f"input `{name}` of type {spec.dtype}")
                 feed[name] = value if spec is None else checks.tensor(self._name, spec, value)
         return feed
 

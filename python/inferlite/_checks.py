@@ -21,6 +21,12 @@ NUMPY_DTYPES: Final = frozenset(
 )
 """The element types of numeric tensors that numpy and onnxruntime's Python interface share."""
 
+EXTENDED_DTYPES: Final = frozenset(
+    {"bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"}
+    | {"float4_e2m1fn", "int4", "uint4", "int2", "uint2"}
+)
+"""The element types that numpy has from the package ml_dtypes."""
+
 # Strings come as str, bytes, objects, and bytes of a fixed width that may hold NULs.
 _TEXT_KINDS: Final = "USOV"
 
@@ -138,10 +144,10 @@ def tensor(model: str, spec: TensorSpec, value: object) -> np.ndarray[Any, Any]:
 
     Raises:
         InvalidInputError: The value cannot be an array, or has another dtype or shape, or numbers out of range.
-        BackendUnavailableError: numpy has no such element type.
+        BackendUnavailableError: There are no arrays of this element type.
     """
-    if spec.dtype not in NUMPY_DTYPES and spec.dtype != "string":
-        refuse("types_beyond_numpy", f"input `{spec.name}` of type {spec.dtype}")
+    if spec.dtype not in NUMPY_DTYPES and spec.dtype not in EXTENDED_DTYPES and spec.dtype != "string":
+        refuse("complex_tensors", f"input `{spec.name}` of type {spec.dtype}")
     array = value if isinstance(value, np.ndarray) else _array(model, spec, value)
     if spec.dtype == "string":
         fits = array.dtype.kind in _TEXT_KINDS and array.dtype.names is None
@@ -199,7 +205,7 @@ def _array(model: str, spec: TensorSpec, value: object) -> np.ndarray[Any, Any]:
         array = np.asarray(value, dtype=object if is_converted and is_text else None)
         if is_text or not is_converted:
             return array
-        held = _held(array, value, np.dtype(spec.dtype).kind)
+        held = _held(array, value, _kind(spec.dtype))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         message = f"input `{spec.name}` cannot be made an array of {spec.dtype}: {error}"
         raise InvalidInputError(message) from error
@@ -218,29 +224,51 @@ def _held(array: np.ndarray[Any, Any], value: object, kind: str) -> np.ndarray[A
     return None
 
 
+def _kind(dtype: str) -> str:
+    if dtype not in EXTENDED_DTYPES:
+        return np.dtype(dtype).kind
+    # numpy takes most of these for raw memory.
+    return "f" if "float" in dtype else dtype[0]
+
+
 def _cast(model: str, spec: TensorSpec, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    dtype = np.dtype(spec.dtype)
+    dtype, low, high = _limits(spec.dtype)
     if array.size == 0:
         return np.empty(array.shape, dtype)
-    if dtype.kind in "iu":
-        integers = np.iinfo(dtype)
-        low, high = integers.min, integers.max
+    if isinstance(low, int):
         if not low <= int(array.min()) <= int(array.max()) <= high:
             raise _out_of_range(model, spec, f"{low}", f"{high}")
         return array.astype(dtype)
-    if dtype.kind == "b":
-        return array
-    limit = f"{np.finfo(dtype).max:g}"
+    out_of_range = _out_of_range(model, spec, f"{low:g}", f"{high:g}")
     try:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             floats = array.astype(dtype)
+            given, taken = array.astype(np.float64), floats.astype(np.float64)
     except OverflowError:
-        raise _out_of_range(model, spec, f"-{limit}", limit) from None
-    # An infinity may only be one that was given.
-    infinite = np.isinf(floats)
-    if (floats[infinite] != array[infinite]).any():
-        raise _out_of_range(model, spec, f"-{limit}", limit)
+        raise out_of_range from None
+    # An infinity, or what is no number, may only be one that was given; a type without them takes neither.
+    is_held = (np.isinf(given) == np.isinf(taken)) & (np.isnan(given) == np.isnan(taken))
+    if spec.dtype in EXTENDED_DTYPES:
+        # Some of these types cut what is too large.
+        is_held &= np.isinf(given) | ~(np.abs(given) > high)
+    if not is_held.all():
+        raise out_of_range
     return floats
+
+
+def _limits(dtype: str) -> tuple[np.dtype[Any], int, int] | tuple[np.dtype[Any], float, float]:
+    """A type of numbers, and the least and the largest; integers for a type of integers."""
+    package: Any = np
+    if dtype in EXTENDED_DTYPES:
+        import ml_dtypes as package  # noqa: PLC0415 - few models have such an input
+
+    described = np.dtype(getattr(package, dtype))
+    kind = _kind(dtype)
+    if kind == "b":
+        return described, 0, 1
+    limits = package.iinfo(described) if kind in "iu" else package.finfo(described)
+    number = int if kind in "iu" else float
+    return described, number(limits.min), number(limits.max)
 
 
 def _out_of_range(model: str, spec: TensorSpec, low: str, high: str) -> InvalidInputError:
@@ -251,6 +279,8 @@ def _out_of_range(model: str, spec: TensorSpec, low: str, high: str) -> InvalidI
 
 
 def _expression(dtype: str) -> str:
+    if dtype in EXTENDED_DTYPES:
+        return f"ml_dtypes.{dtype}"
     return "str" if dtype == "string" else f"numpy.{_ATTRIBUTES.get(dtype, dtype)}"
 
 

@@ -64,9 +64,15 @@ CAPABILITIES: Final = {
         reason='the native engine is not there yet: pass `engine="auto"` or `engine="onnxruntime"`',
     ),
     "types_beyond_numpy": Capability(
+        native=True,
+        python=False,
+        reason="numpy has bfloat16, float8, float4, int4 and int2 from ml_dtypes, which onnxruntime's Python interface "
+        "does not take: install the native part",
+    ),
+    "complex_tensors": Capability(
         native=False,
         python=False,
-        reason="numpy has no bfloat16, float8, float4, int4 and int2, and complex tensors do not pass either",
+        reason="ONNX Runtime has no tensors of complex numbers",
     ),
     "hold_gil": Capability(
         native=True,

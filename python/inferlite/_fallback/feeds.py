@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from inferlite._fallback import extended
+
 # Types whose str() cannot raise; onnxruntime crashes when the str() of an object does.
 _PLAIN: Final = frozenset({str, bytes, int, float, bool, complex, type(None)})
 
@@ -20,6 +22,7 @@ def readable_feed(feed: Any, types: Mapping[str, str]) -> Any:  # noqa: ANN401 -
 
     Raises:
         UnicodeDecodeError: An item of an `S` array is not UTF-8.
+        BackendUnavailableError: The element type of an array is one of ml_dtypes.
         RuntimeError: Something is no array and looks like one to onnxruntime, which would crash.
         Exception: Whatever the `str()` of an object among the strings raises.
     """
@@ -27,7 +30,12 @@ def readable_feed(feed: Any, types: Mapping[str, str]) -> Any:  # noqa: ANN401 -
         return feed
     replaced = {}
     for name, value in feed.items():
-        if type(value) is np.ndarray and value.dtype.kind not in "SO" and value.dtype.isnative:
+        if (
+            type(value) is np.ndarray
+            and value.dtype.kind not in "SO"
+            and value.dtype.isnative
+            and not extended.is_registered(value.dtype)
+        ):
             continue
         other = _readable(value, types.get(name, ""))
         if other is not value:
@@ -40,7 +48,10 @@ def readable_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
     Raises:
         UnicodeDecodeError: An item of an `S` array is not UTF-8.
+        BackendUnavailableError: The element type is one of ml_dtypes.
     """
+    if extended.is_registered(array.dtype):
+        extended.refuse_input(array.dtype)
     if array.dtype.kind == "S":
         # numpy hands out each item without the NULs that pad it.
         texts = np.empty(array.shape, dtype=object)

@@ -15,6 +15,7 @@ from inferlite._calls import Reader
 from inferlite._checks import NUMPY_DTYPES
 from inferlite._fallback.batching import Batcher
 from inferlite._fallback.cache import Answers, Claim, copied_value
+from inferlite._fallback.extended import bytes_type
 from inferlite._fallback.line import Member
 from inferlite._fallback.rows import BatchAxes
 from inferlite._fallback.runs import Runs, text_of
@@ -90,6 +91,7 @@ class Model:
             [_described(argument) for argument in session.get_inputs()],
             [_described(argument) for argument in outputs],
             [_described(argument) for argument in session.get_overridable_initializers()],
+            takes_extended=False,
         )
         self._unreadable = {argument.name: argument.type for argument in outputs if not _is_readable(argument.type)}
         inputs = self._reader.signature.inputs
@@ -513,7 +515,8 @@ def _has_dynamic_rows(spec: TensorSpec) -> bool:
 
 def _is_readable(type_string: str) -> bool:
     elements = re.findall(r"tensor\((\w+)\)", type_string)
-    return all(DTYPES.get(element) in NUMPY_DTYPES or element == "string" for element in elements)
+    readable = NUMPY_DTYPES | {"string"}
+    return all(DTYPES.get(element) in readable or bytes_type(f"tensor({element})") for element in elements)
 
 
 def _dtype(type_string: str) -> str:

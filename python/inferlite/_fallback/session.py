@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
-from inferlite._fallback import asking, forks
+from inferlite._fallback import asking, extended, forks
 from inferlite._fallback.bound import BoundCall
 from inferlite._fallback.cache import Answers, Claim
 from inferlite._fallback.feeds import readable_feed
@@ -88,6 +88,8 @@ class InferenceSession(onnxruntime.InferenceSession):
         declared = (*self.get_inputs(), *self.get_overridable_initializers())
         self._input_types = {argument.name: argument.type for argument in declared}
         self._output_names = [argument.name for argument in self.get_outputs()]
+        bytes_types = {argument.name: extended.bytes_type(argument.type) for argument in self.get_outputs()}
+        self._bytes_types = {name: element for name, element in bytes_types.items() if element is not None}
         self._passed_through = self._input_types.keys() & set(self._output_names)
 
     def _create_inference_session(
@@ -243,11 +245,16 @@ class InferenceSession(onnxruntime.InferenceSession):
             self.set_providers(substitutes)
             self._may_fall_back = False
             results = super().run(output_names, feed, run_options)
+        except RuntimeError as error:
+            extended.unreadable(error)
+            raise
         finally:
             del pins
+        names = output_names or self._output_names
+        if self._bytes_types:
+            results = extended.restored(results, names, self._bytes_types)
         if not self._passed_through:
             return results
-        names = output_names or self._output_names
         return [
             _own(value) if name in self._passed_through else value for name, value in zip(names, results, strict=True)
         ]

@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int, c_long};
 use std::mem::ManuallyDrop;
 
 use inferlite_core::cache::SmallTensor;
-use inferlite_core::tensor::{Frozen, Owner, Shape, Strings};
+use inferlite_core::tensor::{Frozen, Owner, Shape, Strings, element_count};
 use inferlite_core::{Dtype, Tensor, TensorView, fork};
 use numpy::npyffi::flags::{
     NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_CARRAY, NPY_ARRAY_CARRAY_RO, NPY_ARRAY_ENSUREARRAY,
@@ -17,7 +17,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use smallvec::SmallVec;
 
-use crate::boundary::detach;
+use crate::boundary::{detach, runtime_error};
+use crate::extended;
 
 // There is no ONNX Runtime for machines of 32 bits.
 const _: () = assert!(size_of::<npy_intp>() == size_of::<i64>());
@@ -115,14 +116,27 @@ impl<'a, 'py> Array<'a, 'py> {
         Shape::from_slice(self.extents())
     }
 
+    /// The element type.
+    #[inline]
+    pub(crate) fn dtype(&self) -> Option<Dtype> {
+        dtype_of(self.0.py(), self.type_number().0)
+    }
+
+    /// The element type if the memory can run as it is.
+    ///
+    /// Elements that share bytes in the runtime have one each in an array.
+    #[inline]
+    fn direct_dtype(&self) -> Option<Dtype> {
+        let (number, is_swapped) = self.type_number();
+        let dtype = dtype_of(self.0.py(), number)?;
+        let is_direct = !is_swapped && self.has_flags(NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED) && !dtype.is_packed();
+        is_direct.then_some(dtype)
+    }
+
     /// The memory of the array if it can run as it is: numbers in C order, aligned, in this machine's byte order.
     #[inline]
     pub(crate) fn direct_view(&self) -> Option<TensorView> {
-        let (number, is_swapped) = self.type_number();
-        let dtype = dtype_of(number)?;
-        if is_swapped || !self.has_flags(NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED) {
-            return None;
-        }
+        let dtype = self.direct_dtype()?;
         let shape = self.shape();
         let byte_len = byte_len(&shape, dtype);
         // SAFETY: a C-contiguous array has so many bytes at this address; the caller keeps it alive and pins it.
@@ -132,18 +146,33 @@ impl<'a, 'py> Array<'a, 'py> {
     /// The same of an array that is small, for as long as nobody can change it.
     #[inline]
     pub(crate) fn small_tensor(&self) -> Option<SmallTensor<'_>> {
-        let (number, is_swapped) = self.type_number();
-        let dtype = dtype_of(number)?;
-        if is_swapped || !self.has_flags(NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED) {
-            return None;
-        }
+        let dtype = self.direct_dtype()?;
         let shape = self.extents();
         let byte_len = byte_len(shape, dtype);
         // SAFETY: a C-contiguous array has so many bytes at this address, and lives as long as the borrow.
         unsafe { SmallTensor::new(dtype, shape, self.fields().data.cast::<u8>().cast_const(), byte_len) }
     }
 
-    /// A copy that [`Array::direct_view`] accepts; only for element types that are numbers.
+    /// A copy of an array of elements that share bytes in the runtime, as they lie there; `None` for any other.
+    pub(crate) fn packed(&self) -> PyResult<Option<Tensor>> {
+        let Some(dtype) = self.dtype().filter(|dtype| dtype.is_packed()) else {
+            return Ok(None);
+        };
+        let copy = self.to_direct()?;
+        let copy = Array(&copy);
+        let shape = copy.shape();
+        let count = element_count(&shape).map_err(|error| runtime_error(error.message()))?;
+        let items = if count == 0 {
+            &[]
+        } else {
+            // SAFETY: numpy has just made the array, in C order with one byte per element, and nobody else knows it.
+            unsafe { std::slice::from_raw_parts(copy.fields().data.cast::<u8>().cast_const(), count) }
+        };
+        Ok(Tensor::from_bytes(dtype, shape, &dtype.pack(items)))
+    }
+
+    /// A copy that [`Array::direct_view`] accepts, unless its elements share bytes in the runtime; only for element
+    /// types that are numbers.
     pub(crate) fn to_direct(&self) -> PyResult<Bound<'py, PyAny>> {
         let py = self.0.py();
         let (number, _) = self.type_number();
@@ -255,7 +284,7 @@ fn byte_len(shape: &[i64], dtype: Dtype) -> usize {
 
 /// The core's type for a numpy type of fixed-size numbers.
 #[inline]
-pub(crate) fn dtype_of(number: c_int) -> Option<Dtype> {
+pub(crate) fn dtype_of(py: Python<'_>, number: c_int) -> Option<Dtype> {
     const LONG_IS_64_BITS: bool = size_of::<c_long>() == 8;
     // The order is numpy's: bool, then C's integer types from signed char to unsigned long long, then the floats.
     const TABLE: [Dtype; 13] = [
@@ -277,19 +306,17 @@ pub(crate) fn dtype_of(number: c_int) -> Option<Dtype> {
     match usize::try_from(number) {
         Ok(index) if index < TABLE.len() => Some(TABLE[index]),
         _ if number == HALF => Some(Dtype::Float16),
-        _ => None,
+        _ => extended::dtype_of(py, number),
     }
 }
 
-/// numpy's number for one of the core's types; `None` where numpy has no such type.
-///
-/// onnxruntime gives two of the small floats as plain bytes, and so does this.
+/// numpy's number for one of the core's types; `None` where numpy itself has no such type.
 #[inline]
-pub(crate) fn type_number_of(dtype: Dtype) -> Option<NPY_TYPES> {
+fn type_number_of(dtype: Dtype) -> Option<NPY_TYPES> {
     Some(match dtype {
         Dtype::Bool => NPY_TYPES::NPY_BOOL,
         Dtype::Int8 => NPY_TYPES::NPY_BYTE,
-        Dtype::Uint8 | Dtype::Float8e4m3fn | Dtype::Float4e2m1 => NPY_TYPES::NPY_UBYTE,
+        Dtype::Uint8 => NPY_TYPES::NPY_UBYTE,
         Dtype::Int16 => NPY_TYPES::NPY_SHORT,
         Dtype::Uint16 => NPY_TYPES::NPY_USHORT,
         Dtype::Int32 => NPY_TYPES::NPY_INT,
@@ -305,15 +332,29 @@ pub(crate) fn type_number_of(dtype: Dtype) -> Option<NPY_TYPES> {
         | Dtype::Complex64
         | Dtype::Complex128
         | Dtype::Bfloat16
+        | Dtype::Float8e4m3fn
         | Dtype::Float8e4m3fnuz
         | Dtype::Float8e5m2
         | Dtype::Float8e5m2fnuz
+        | Dtype::Float4e2m1
         | Dtype::Uint4
         | Dtype::Int4
         | Dtype::Uint2
         | Dtype::Int2
         | Dtype::Float8e8m0 => return None,
     })
+}
+
+/// numpy's description of one of the core's types.
+#[inline]
+fn descriptor_of(py: Python<'_>, dtype: Dtype) -> PyResult<Bound<'_, PyAny>> {
+    let Some(number) = type_number_of(dtype) else {
+        return extended::descriptor_of(py, dtype);
+    };
+    // SAFETY: one of numpy's own numbers, of a type whose size is fixed.
+    let descriptor = unsafe { PY_ARRAY_API.PyArray_DescrFromType(py, number as c_int) };
+    // SAFETY: a new reference.
+    unsafe { Bound::from_owned_ptr_or_err(py, descriptor.cast()) }
 }
 
 /// Memory of the core under an array; released with the last array that looks at it.
@@ -345,15 +386,11 @@ impl Drop for OutputMemory {
 /// An array of numpy's own with the numbers of a tensor.
 #[inline]
 pub(crate) fn copied_array<'py>(py: Python<'py>, view: &TensorView) -> PyResult<Bound<'py, PyAny>> {
-    let number = type_number_of(view.dtype()).ok_or_else(|| unknown_type(view.dtype()))?;
-    let array = new_array(py, view.shape(), number, std::ptr::null_mut(), 0)?;
-    if view.byte_len() > 0 {
+    let array = new_array(py, view.shape(), view.dtype(), std::ptr::null_mut(), 0)?;
+    if view.dtype().is_packed() {
+        unpack_into(&array, view);
+    } else if view.byte_len() > 0 {
         let data = data_of(&array);
-        if view.dtype().bits() < 8 {
-            // Several elements share a byte here, and have one each in the array, as in onnxruntime: the rest is zero.
-            // SAFETY: the new array has one byte per element.
-            unsafe { std::ptr::write_bytes(data.cast::<u8>(), 0, view.elements()) };
-        }
         let (from, to, byte_len) = (
             view.data().expose_provenance(),
             data.expose_provenance(),
@@ -374,15 +411,28 @@ pub(crate) fn copied_array<'py>(py: Python<'py>, view: &TensorView) -> PyResult<
     Ok(array)
 }
 
+/// Fills a new array, which has one byte per element, with the elements of a tensor that share bytes.
+fn unpack_into(array: &Bound<'_, PyAny>, view: &TensorView) {
+    let mut packed = vec![0; view.byte_len()];
+    view.copy_part(0, &mut packed);
+    let data = data_of(array).cast::<u8>();
+    for (i, element) in view.dtype().unpack(&packed).take(view.elements()).enumerate() {
+        // SAFETY: the array has so many elements.
+        let place = unsafe { data.add(i) };
+        // SAFETY: as above; nobody else has seen the array.
+        unsafe { place.write(element) };
+    }
+}
+
 /// An array of a tensor: writable, private, in C order.
 #[inline]
 pub(crate) fn array_of(py: Python<'_>, mut tensor: Tensor) -> PyResult<Bound<'_, PyAny>> {
-    if tensor.view().byte_len() <= COPIED_BYTES || tensor.view().dtype().bits() < 8 {
+    if tensor.view().byte_len() <= COPIED_BYTES || tensor.view().dtype().is_packed() {
         return copied_array(py, tensor.view());
     }
-    let number = type_number_of(tensor.view().dtype()).ok_or_else(|| unknown_type(tensor.view().dtype()))?;
     let data = tensor.data_mut().cast::<c_char>();
-    let array = new_array(py, tensor.view().shape(), number, data, NPY_ARRAY_CARRAY)?;
+    let view = tensor.view();
+    let array = new_array(py, view.shape(), view.dtype(), data, NPY_ARRAY_CARRAY)?;
     give_owner(&array, tensor.into_owner())?;
     Ok(array)
 }
@@ -390,13 +440,12 @@ pub(crate) fn array_of(py: Python<'_>, mut tensor: Tensor) -> PyResult<Bound<'_,
 /// An array of a tensor that others may look at as well: read-only for good, in C order, without a copy.
 pub(crate) fn read_only_array_of(py: Python<'_>, tensor: Frozen) -> PyResult<Bound<'_, PyAny>> {
     let view = tensor.view();
-    if view.byte_len() == 0 || view.dtype().bits() < 8 {
+    if view.byte_len() == 0 || view.dtype().is_packed() {
         return read_only(&copied_array(py, view)?);
     }
-    let number = type_number_of(view.dtype()).ok_or_else(|| unknown_type(view.dtype()))?;
     let data = view.data().cast_mut().cast::<c_char>();
     // numpy asks the base whether the flag may be set again, and ours offers no memory to write to.
-    let array = new_array(py, view.shape(), number, data, NPY_ARRAY_CARRAY_RO)?;
+    let array = new_array(py, view.shape(), view.dtype(), data, NPY_ARRAY_CARRAY_RO)?;
     give_owner(&array, tensor.into_owner())?;
     Ok(array)
 }
@@ -416,14 +465,6 @@ fn give_owner(array: &Bound<'_, PyAny>, owner: Owner) -> PyResult<()> {
     if failed == 0 { Ok(()) } else { Err(PyErr::fetch(py)) }
 }
 
-#[cold]
-fn unknown_type(dtype: Dtype) -> PyErr {
-    crate::boundary::runtime_error(format!(
-        "No corresponding Numpy type for Tensor Type. {}",
-        dtype.message_name()
-    ))
-}
-
 fn data_of(array: &Bound<'_, PyAny>) -> *mut c_char {
     Array(array).fields().data
 }
@@ -433,22 +474,21 @@ fn data_of(array: &Bound<'_, PyAny>) -> *mut c_char {
 fn new_array<'py>(
     py: Python<'py>,
     shape: &[i64],
-    number: NPY_TYPES,
+    dtype: Dtype,
     data: *mut c_char,
     flags: c_int,
 ) -> PyResult<Bound<'py, PyAny>> {
     let rank = c_int::try_from(shape.len()).unwrap_or(c_int::MAX);
+    let descriptor = descriptor_of(py, dtype)?.into_ptr();
     // SAFETY: numpy hands out its own class.
     let class = unsafe { get_type_object(py, NpyTypes::PyArray_Type) };
-    // SAFETY: one of numpy's own numbers, of a type whose size is fixed; the answer is a new reference.
-    let descriptor = unsafe { PY_ARRAY_API.PyArray_DescrFromType(py, number as c_int) };
     // SAFETY: as many extents as axes, of the same size and only read; numpy takes over the reference to the descriptor;
     // `data` is null or as long as shape and type say, and is given an owner next.
     let array = unsafe {
         PY_ARRAY_API.PyArray_NewFromDescr(
             py,
             class,
-            descriptor,
+            descriptor.cast(),
             rank,
             shape.as_ptr().cast_mut().cast::<npy_intp>(),
             std::ptr::null_mut(),
@@ -467,7 +507,7 @@ fn new_array<'py>(
     reason = "numpy aligns its own memory for the type that it holds"
 )]
 pub(crate) fn array_of_strings<'py>(py: Python<'py>, strings: &Strings) -> PyResult<Bound<'py, PyAny>> {
-    let array = new_array(py, &strings.shape, NPY_TYPES::NPY_OBJECT, std::ptr::null_mut(), 0)?;
+    let array = new_array(py, &strings.shape, Dtype::String, std::ptr::null_mut(), 0)?;
     let places = data_of(&array).cast::<*mut ffi::PyObject>();
     for (i, string) in strings.iter().enumerate() {
         let string = PyString::from_bytes(py, string)?;
@@ -484,15 +524,13 @@ pub(crate) fn array_of_strings<'py>(py: Python<'py>, strings: &Strings) -> PyRes
 /// An array of `list`, of the type that a model declares.
 pub(crate) fn array_from_list<'py>(list: &Bound<'py, PyAny>, dtype: Dtype) -> Option<Bound<'py, PyAny>> {
     let py = list.py();
-    let number = type_number_of(dtype)?;
-    // SAFETY: one of numpy's own numbers; the answer is a new reference.
-    let descriptor = unsafe { PY_ARRAY_API.PyArray_DescrFromType(py, number as c_int) };
+    let descriptor = descriptor_of(py, dtype).ok()?.into_ptr();
     // SAFETY: a live object, and a descriptor whose reference numpy takes over.
     let array = unsafe {
         PY_ARRAY_API.PyArray_FromAny(
             py,
             list.as_ptr(),
-            descriptor,
+            descriptor.cast(),
             0,
             0,
             NPY_ARRAY_CARRAY_RO,

@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyMapping};
 use smallvec::SmallVec;
 
-use crate::array::{Array, Pins, dtype_of, type_number_of};
+use crate::array::{Array, Pins};
 use crate::boundary::{PyCoreError, detach, type_text};
 use crate::feed;
 use crate::logging;
@@ -280,10 +280,7 @@ impl PyBoundCall {
 fn bindable(role: &str, argument: &Argument, array: &Bound<'_, PyAny>) -> PyResult<TensorView> {
     let name = &argument.name;
     let refuse = |message: String| Err(PyValueError::new_err(message));
-    let Some(declared) = argument
-        .dtype()
-        .filter(|dtype| type_number_of(*dtype).is_some() && dtype.bits() > 0)
-    else {
+    let Some(declared) = argument.dtype().filter(|dtype| dtype.bits() >= 8) else {
         let class = &argument.value_type;
         return refuse(format!(
             "{role} `{name}` cannot be bound: it is a {class}, and only tensors of numbers can; use `run`"
@@ -293,7 +290,7 @@ fn bindable(role: &str, argument: &Argument, array: &Bound<'_, PyAny>) -> PyResu
         let class = type_text(&array.get_type());
         return refuse(format!("{role} `{name}` cannot be bound: it is {class}, not an array"));
     };
-    if dtype_of(fields.type_number().0) != Some(declared) {
+    if fields.dtype() != Some(declared) {
         let given = array.getattr("dtype")?.str()?;
         return refuse(format!(
             "{role} `{name}` cannot be bound: its dtype is {given}, but the model expects {declared}; pass an array of \

@@ -210,10 +210,13 @@ fn convert_array(array: Bound<'_, PyAny>) -> Result<Converted<'_>, PyCoreError> 
     if value.direct_view().is_some() {
         return Ok(Converted::Array(array));
     }
-    let (number, _) = value.type_number();
-    if crate::array::dtype_of(number).is_some() {
+    if let Some(tensor) = value.packed()? {
+        return Ok(Converted::Value(Value::Tensor(tensor)));
+    }
+    if value.dtype().is_some() {
         return Ok(Converted::Array(value.to_direct()?));
     }
+    let (number, _) = value.type_number();
     Ok(Converted::Value(Value::Strings(strings_of(
         &array,
         number,

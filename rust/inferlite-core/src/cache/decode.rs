@@ -44,7 +44,7 @@ impl<'a> Reader<'a> {
 
     fn dtype(&mut self) -> Option<Dtype> {
         let number = self.byte()?;
-        let dtype = Dtype::from_onnx(i32::from(number));
+        let dtype = Dtype::from_runtime(i32::from(number));
         (dtype as u8 == number).then_some(dtype)
     }
 
@@ -150,7 +150,7 @@ mod tests {
 
     fn tensors() -> impl Strategy<Value = Value> {
         let dtypes = (1..27_i32)
-            .prop_map(Dtype::from_onnx)
+            .prop_map(Dtype::from_runtime)
             .prop_filter("sized", |dtype| dtype.bits() > 0);
         (dtypes, shapes(), any::<u8>()).prop_map(|(dtype, shape, byte)| {
             let length = dtype

@@ -69,14 +69,14 @@ impl Weight {
     /// Whether it is one truth value, and false.
     #[must_use]
     pub(super) fn is_false(&self) -> bool {
-        Dtype::from_onnx(self.data_type) == Dtype::Bool && self.integers().is_some_and(|numbers| numbers == [0])
+        Dtype::from_proto(self.data_type) == Dtype::Bool && self.integers().is_some_and(|numbers| numbers == [0])
     }
 
     /// The integers in C order; `None` for other types, and where there are too many to have been read.
     #[must_use]
     pub fn integers(&self) -> Option<Vec<i64>> {
         let count = crate::tensor::element_count(&self.dims).ok()?;
-        let dtype = Dtype::from_onnx(self.data_type);
+        let dtype = Dtype::from_proto(self.data_type);
         let numbers: Vec<i64> = match dtype {
             Dtype::Int64 if !self.int64_data.is_empty() => self.int64_data.clone(),
             Dtype::Int64 => self.raw(i64::from_le_bytes),

@@ -135,7 +135,7 @@ impl Content {
     pub(super) fn of_weight(weight: &Weight) -> Option<Self> {
         let dims = weight.dims.iter().map(|&extent| usize::try_from(extent).ok());
         let content = Self {
-            dtype: Dtype::from_onnx(weight.data_type),
+            dtype: Dtype::from_proto(weight.data_type),
             dims: dims.collect::<Option<_>>()?,
             items: weight.integers()?.into_iter().map(Number).collect(),
         };

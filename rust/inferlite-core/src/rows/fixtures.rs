@@ -80,7 +80,7 @@ fn argument(info: Info) -> Argument {
             (None, None) => Dim::Unknown,
         });
     let value_type = ValueType::Tensor {
-        dtype: Dtype::from_onnx(tensor.dtype),
+        dtype: Dtype::from_proto(tensor.dtype),
         shape: Some(dims.collect()),
     };
     Argument::new(info.name, value_type).expect("there is no NUL in it")

@@ -87,7 +87,7 @@ fn folded(step: &Step<'_>) -> Result<Option<Content>, Halt> {
         "Identity" => first(),
         "Cast" => {
             first().and_then(
-                |content| match Dtype::from_onnx(i32::try_from(step.integer("to", 0)).unwrap_or(0)) {
+                |content| match Dtype::from_proto(i32::try_from(step.integer("to", 0)).unwrap_or(0)) {
                     Dtype::Bool => Some(truth(content)),
                     dtype @ (Dtype::Int32 | Dtype::Int64 | Dtype::Uint32 | Dtype::Uint64) => {
                         Some(Content { dtype, ..content })
@@ -333,7 +333,7 @@ fn constant_of_shape(step: &Step<'_>) -> Option<Content> {
     let (dtype, value) = match step.tensor("value") {
         None => (Dtype::Float32, Settled),
         Some(weight) => (
-            Dtype::from_onnx(weight.data_type),
+            Dtype::from_proto(weight.data_type),
             weight
                 .integers()
                 .and_then(|numbers| numbers.first().copied())

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-/// The type of a tensor's elements, numbered as ONNX numbers them.
+/// The type of a tensor's elements, numbered as the runtime's C interface numbers them.
+///
+/// ONNX gives the last three other numbers: see [`Dtype::proto`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "the names are ONNX's own")]
@@ -69,14 +71,74 @@ const TABLE: [(Dtype, &str, &str, usize); 27] = [
 ];
 
 impl Dtype {
-    /// The type of this ONNX number; numbers of a later ONNX count as [`Dtype::Undefined`].
+    /// The type of this number of the runtime; numbers of a later one count as [`Dtype::Undefined`].
     #[inline]
     #[must_use]
-    pub fn from_onnx(number: i32) -> Self {
+    pub fn from_runtime(number: i32) -> Self {
         usize::try_from(number)
             .ok()
             .and_then(|i| TABLE.get(i))
             .map_or(Self::Undefined, |row| row.0)
+    }
+
+    /// The type of this number in an ONNX file; numbers of a later ONNX count as [`Dtype::Undefined`].
+    #[must_use]
+    pub fn from_proto(number: i32) -> Self {
+        match number {
+            24 => Self::Float8e8m0,
+            25 => Self::Uint2,
+            26 => Self::Int2,
+            other => Self::from_runtime(other),
+        }
+    }
+
+    /// The number that stands for the type in an ONNX file.
+    #[must_use]
+    pub fn proto(self) -> i32 {
+        match self {
+            Self::Float8e8m0 => 24,
+            Self::Uint2 => 25,
+            Self::Int2 => 26,
+            other => other as i32,
+        }
+    }
+
+    /// Whether several elements share a byte.
+    #[inline]
+    #[must_use]
+    pub fn is_packed(self) -> bool {
+        matches!(
+            self,
+            Self::Uint4 | Self::Int4 | Self::Float4e2m1 | Self::Uint2 | Self::Int2
+        )
+    }
+
+    /// Elements with a byte each, of which the low bits count, as they share bytes: the first in the lowest bits.
+    #[must_use]
+    pub fn pack(self, elements: &[u8]) -> Vec<u8> {
+        debug_assert!(self.is_packed(), "others have bytes of their own");
+        let bits = self.bits();
+        let mask = (1_u8 << bits) - 1;
+        elements
+            .chunks(8 / bits)
+            .map(|chunk| {
+                let shifted = chunk
+                    .iter()
+                    .enumerate()
+                    .map(|(i, element)| (element & mask) << (i * bits));
+                shifted.fold(0, |byte, element| byte | element)
+            })
+            .collect()
+    }
+
+    /// Elements that share bytes, with a byte each; also those of the bits that fill up the last byte.
+    pub fn unpack(self, bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
+        debug_assert!(self.is_packed(), "others have bytes of their own");
+        let bits = self.bits();
+        let mask = (1_u8 << bits) - 1;
+        bytes
+            .iter()
+            .flat_map(move |byte| (0..8 / bits).map(move |i| (byte >> (i * bits)) & mask))
     }
 
     /// Bits per element; 0 for strings and the undefined type.
@@ -141,8 +203,33 @@ mod tests {
 
     #[test]
     fn an_unknown_number_is_undefined() {
-        assert_eq!(Dtype::from_onnx(-1), Dtype::Undefined);
-        assert_eq!(Dtype::from_onnx(1000), Dtype::Undefined);
+        assert_eq!(Dtype::from_runtime(-1), Dtype::Undefined);
+        assert_eq!(Dtype::from_runtime(1000), Dtype::Undefined);
+        assert_eq!(Dtype::from_proto(1000), Dtype::Undefined);
+    }
+
+    #[test]
+    fn every_type_has_its_number_in_a_file() {
+        for row in TABLE {
+            assert_eq!(Dtype::from_proto(row.0.proto()), row.0);
+        }
+        assert_eq!(Dtype::from_proto(24), Dtype::Float8e8m0);
+    }
+
+    #[test]
+    fn elements_that_share_bytes_keep_their_order() {
+        for (dtype, elements, packed) in [
+            (Dtype::Int4, &[1, 0xF, 7][..], &[0xF1, 7][..]),
+            (Dtype::Uint2, &[3, 0, 1, 2, 1], &[0b10_01_00_11, 1]),
+            (Dtype::Float4e2m1, &[], &[]),
+        ] {
+            assert_eq!(dtype.pack(elements), packed);
+            let unpacked: Vec<u8> = dtype.unpack(packed).collect();
+            assert_eq!(&unpacked[..elements.len()], elements);
+            assert!(unpacked[elements.len()..].iter().all(|&element| element == 0));
+        }
+        // A sign that fills the byte does not reach the neighbour.
+        assert_eq!(Dtype::Int4.pack(&[0xFF, 0]), [0x0F]);
     }
 
     #[test]

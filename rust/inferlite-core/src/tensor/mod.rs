@@ -114,9 +114,12 @@ impl TensorView {
         self.byte_len
     }
 
-    /// Copies the bytes from this one on; a panic where the tensor ends before `into` is full.
+    /// Copies the bytes from this one on.
+    ///
+    /// # Panics
+    /// Where the tensor ends before `into` is full.
     #[expect(unsafe_code, reason = "reads memory that a caller keeps alive")]
-    pub(crate) fn copy_part(&self, start: usize, into: &mut [u8]) {
+    pub fn copy_part(&self, start: usize, into: &mut [u8]) {
         let end = start.checked_add(into.len());
         assert!(
             end.is_some_and(|end| end <= self.byte_len),

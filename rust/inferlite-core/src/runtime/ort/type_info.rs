@@ -69,7 +69,7 @@ pub(super) fn value_type(api: &'static OrtApi, info: &TypeHandle) -> Result<Valu
                 call!(api, "a view into `info`, which is alive", GetMapValueType(map, place))
             })?;
             Ok(ValueType::Map(
-                Dtype::from_onnx(key),
+                Dtype::from_runtime(key),
                 Box::new(value_type(api, &value)?),
             ))
         }
@@ -112,7 +112,7 @@ fn tensor_info(api: &'static OrtApi, info: &TypeHandle) -> Result<(Dtype, Option
     // SAFETY: a view into `info`, which is alive.
     let has_shape = unsafe { (api.TensorTypeAndShape_HasShape)(tensor) };
     let shape = if has_shape { Some(dims(api, tensor)?) } else { None };
-    Ok((Dtype::from_onnx(dtype), shape))
+    Ok((Dtype::from_runtime(dtype), shape))
 }
 
 fn dims(api: &'static OrtApi, tensor: *const OrtTensorTypeAndShapeInfo) -> Result<Vec<Dim>> {

@@ -21,7 +21,7 @@ pub(super) type ValueHandle = Handle<OrtValue>;
 
 fn onnx_type(dtype: Dtype) -> ort_sys::ONNXTensorElementDataType {
     const { assert!(size_of::<ort_sys::ONNXTensorElementDataType>() == 4) };
-    // SAFETY: both are numbered by ONNX from 0 to 26 without a gap (`Dtype` by its table's test).
+    // SAFETY: both are numbered from 0 to 26 without a gap (`Dtype` by its table's test).
     unsafe { std::mem::transmute(dtype as i32) }
 }
 
@@ -158,7 +158,7 @@ fn empty_sequence(element: Dtype) -> Result<ValueHandle> {
             log_severity_level: Some(4),
             ..SessionSettings::default()
         };
-        let model: Arc<[u8]> = graph::empty_sequence_model(i32::from(element as u8)).into();
+        let model: Arc<[u8]> = graph::empty_sequence_model(element.proto()).into();
         let engine = Arc::new(OrtEngine::load(ModelSource::Bytes(Arc::new(model)), settings)?);
         with_empty_sequences(|made| made.push((element, engine.clone())));
         engine
@@ -208,7 +208,7 @@ pub(super) fn peek(runtime: &'static Runtime, value: *mut OrtValue) -> Option<Te
         GetTensorElementTypeAndShapeDataReference(value, (&raw mut dtype).cast(), &raw mut extents, &raw mut rank)
     })
     .ok()?;
-    let dtype = Dtype::from_onnx(dtype);
+    let dtype = Dtype::from_runtime(dtype);
     if dtype.bits() == 0 {
         return None;
     }
@@ -353,7 +353,7 @@ fn copy_strings(runtime: &'static Runtime, value: &ValueHandle) -> Result<String
             &raw mut rank,
         )
     })?;
-    if Dtype::from_onnx(dtype) != Dtype::String {
+    if Dtype::from_runtime(dtype) != Dtype::String {
         return Err(unsupported(&format!("a tensor of element type {dtype}")));
     }
     let shape = if rank == 0 {
