@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import collections
 import types
 from dataclasses import dataclass
@@ -91,7 +92,6 @@ SEQUENCES = {
     "floats": Case("sequence", lambda: {"s": [1.0, 2.0]}),
     "lists": Case("sequence", lambda: {"s": [[1.0]]}),
     "None inside": Case("sequence", lambda: {"s": [None]}),
-    "numpy scalars": Case("sequence", lambda: {"s": [np.float32(1)]}),
     "another type": Case("sequence", lambda: {"s": [np.ones(2)]}),
     "mixed types": Case("sequence", lambda: {"s": [f32(1), np.ones(2)]}),
     "strings": Case("sequence", lambda: {"s": [np.array(["a"])]}),
@@ -243,7 +243,6 @@ TENSORS = {
     "float": _x(lambda: 1.5),
     "int": _x(lambda: 1),
     "bool": _x(lambda: True),
-    "memoryview": _x(lambda: memoryview(ones(1, 3))),
     "bytes object": _x(lambda: b"abc"),
     "bytearray": _x(lambda: bytearray(b"abc")),
     "object with __array__": _x(_ArrayLike),
@@ -364,6 +363,18 @@ NODES = {
     "reshape whose product overflows": _shaped("reshape", 2**62, 4),
     "declared rank is a lie": Case("lying", lambda: {"x": ones(2, 2)}),
 }
+
+EXCHANGED = {
+    "memoryview": _x(lambda: memoryview(ones(1, 3))),
+    "array.array": Case("fixed", lambda: {"x": memoryview(array.array("f", [1, 2, 3, 4])).cast("B").cast("f", (1, 4))}),
+    "bytes": Case(make_models.identity("uint8"), lambda: {"x": b"abc"}),
+    "bytearray": Case(make_models.identity("uint8"), lambda: {"x": bytearray(b"abc")}),
+    "numpy scalar": Case("scalar", lambda: {"x": np.float32(1)}),
+    "numpy scalar, optional": Case(make_models.identity("bool"), lambda: {"x": np.bool_(True)}),  # noqa: FBT003
+    "numpy scalars in a sequence": Case("sequence", lambda: {"s": [np.float32(1)]}),
+    "memoryviews in a sequence": Case("sequence", lambda: {"s": [memoryview(ones(1, 3))]}),
+}
+"""Values that onnxruntime refuses and inferlite takes, since they follow a protocol for arrays."""
 
 BAD_INPUT = {
     f"{kind}: {name}": case

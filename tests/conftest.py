@@ -29,7 +29,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BOTH_BACKENDS = ("native", "python")
-OPTIONAL_MARKERS = ("slow", "soak")
+OPTIONAL_MARKERS = ("slow", "soak", "torch")
 # On which parametrisation of the fixture `backend` the test is slow, because what it proves lies in the other one.
 SLOW_ON_FALLBACK = "slow_on_fallback"
 

@@ -203,7 +203,6 @@ def test_an_ortvalue_of_onnxruntime_ends_as_onnxruntime() -> None:
     ours, theirs = oracle.pair("identity")
     value = onnxruntime.OrtValue.ortvalue_from_numpy(ones(1, 3))
     oracle.compare(ours, theirs, {"x": value})
-    oracle.compare(ours, theirs, {"x": value._ortvalue})
 
 
 def test_a_sparse_tensor_is_refused_as_onnxruntime_does() -> None:

@@ -18,6 +18,7 @@ import inferlite
 from inferlite import _backend
 from inferlite._fallback import latency, threads
 from inferlite._fallback.feeds import readable_array, readable_feed
+from inferlite.metadata import NodeArg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -183,9 +184,10 @@ def test_a_child_counts_although_a_thread_of_its_parent_was_counting() -> None:
 def test_a_feed_that_is_read_right_is_handed_on_as_it_is() -> None:
     feed = {"x": np.ones(2), "s": [np.ones(1)], "o": np.array(["a", None], object), "t": ["a"], "n": None}
     types = {"x": "tensor(double)", "s": "seq(tensor(double))", "o": "tensor(string)", "t": "tensor(string)"}
-    assert readable_feed(feed, types) is feed
-    assert readable_feed([1], types) == [1]
-    assert readable_feed(None, types) is None
+    declared = {name: NodeArg(name, kind, []) for name, kind in types.items()}
+    assert readable_feed(feed, declared) is feed
+    assert readable_feed([1], declared) == [1]
+    assert readable_feed(None, declared) is None
 
 
 def test_only_what_is_misread_is_replaced() -> None:
@@ -221,9 +223,9 @@ def test_what_onnxruntime_would_take_for_an_array_is_refused(value: Any) -> None
     session = inferlite.InferenceSession(make_models.build("identity"), providers=["CPUExecutionProvider"])
     with pytest.raises(RuntimeError) as caught:
         session.run(None, {"x": value})
-    assert str(caught.value) == f"Unable to handle object of type {type(value)}"
+    assert str(caught.value).splitlines()[0] == f"Unable to handle object of type {type(value)}"
     session = inferlite.InferenceSession(make_models.build("sequence"), providers=["CPUExecutionProvider"])
-    with pytest.raises(RuntimeError, match=r"^CreateSequenceOfTensors: Input is not a tensor$"):
+    with pytest.raises(RuntimeError, match=r"^CreateSequenceOfTensors: Input is not a tensor\n"):
         session.run(None, {"s": [value]})
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from inferlite import _checks as checks
 from inferlite.capabilities import refuse
-from inferlite.metadata import Signature, element_type, tensor_spec
+from inferlite.metadata import Signature, element_type, tensor_spec, unwrapped
 
 if TYPE_CHECKING:
     Description = tuple[str, str, list[int | str | None]]
@@ -25,6 +25,7 @@ class Reader:
         inputs: Sequence[Description],
         outputs: Sequence[Description],
         overridable: Sequence[Description],
+        casting: str = "no",
         *,
         takes_extended: bool = True,
     ) -> None:
@@ -35,10 +36,12 @@ class Reader:
             inputs: Name, onnxruntime's type string and axes of every input.
             outputs: The same of every output.
             overridable: The same of every initializer that a call may override.
+            casting: Which arrays of another dtype are cast: `no`, `safe` or `same_kind`, with numpy's meanings.
             takes_extended: Whether the back end takes the element types of ml_dtypes.
         """
         self._name = name
         self._takes_extended = takes_extended
+        self._casting = casting
         self.signature = Signature(
             tuple(tensor_spec(*description) for description in inputs),
             tuple(tensor_spec(*description) for description in outputs),
@@ -47,7 +50,7 @@ class Reader:
         self._names = dict.fromkeys(name for name, _, _ in declared)
         self._optional = {name for name, type_string, _ in declared if type_string.startswith("optional")}
         # An optional tensor that is given is read as any other.
-        present = [(name, _unwrapped(type_string), axes) for name, type_string, axes in declared]
+        present = [(name, unwrapped(type_string), axes) for name, type_string, axes in declared]
         self._tensors = {spec[0]: tensor_spec(*spec) for spec in present if element_type(spec[1]) is not None}
         self._outputs = [spec.name for spec in self.signature.outputs]
 
@@ -69,7 +72,7 @@ class Reader:
                 spec = self._tensors.get(name)
                 if spec is not None and spec.dtype in checks.EXTENDED_DTYPES and not self._takes_extended:
                     refuse("types_beyond_numpy", f"input `{name}` of type {spec.dtype}")
-                feed[name] = value if spec is None else checks.tensor(self._name, spec, value)
+                feed[name] = value if spec is None else checks.tensor(self._name, spec, value, self._casting)
         return feed
 
     def wanted(self, outputs: Sequence[str] | str | None) -> list[str]:
@@ -109,8 +112,3 @@ class Reader:
             if spec.name not in given and spec.name not in self._optional:
                 raise checks.missing_input(self._name, spec.name, self.signature.inputs)
         return given
-
-
-def _unwrapped(type_string: str) -> str:
-    inner = type_string.removeprefix("optional(")
-    return type_string if inner == type_string else inner.removesuffix(")")

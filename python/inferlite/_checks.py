@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from inferlite import _exchange as exchange
 from inferlite.capabilities import refuse
 from inferlite.exceptions import DeadlineExceededError, InvalidInputError, ModelClosedError, QueueFullError
 
@@ -136,11 +138,12 @@ def closed(model: str) -> ModelClosedError:
     return ModelClosedError(f"model `{model}` is closed")
 
 
-def tensor(model: str, spec: TensorSpec, value: object) -> np.ndarray[Any, Any]:
+def tensor(model: str, spec: TensorSpec, value: object, casting: str = "no") -> np.ndarray[Any, Any]:
     """The value as an array that fits the input.
 
     Lists, tuples, ranges and Python's own numbers and strings are converted to the input's dtype if it can hold them,
-    everything else must have it.
+    everything else must have it, or be cast to it where `casting` allows that. Arrays of other libraries are read where
+    they lie.
 
     Raises:
         InvalidInputError: The value cannot be an array, or has another dtype or shape, or numbers out of range.
@@ -149,24 +152,49 @@ def tensor(model: str, spec: TensorSpec, value: object) -> np.ndarray[Any, Any]:
     if spec.dtype not in NUMPY_DTYPES and spec.dtype not in EXTENDED_DTYPES and spec.dtype != "string":
         refuse("complex_tensors", f"input `{spec.name}` of type {spec.dtype}")
     array = value if isinstance(value, np.ndarray) else _array(model, spec, value)
+    array = exchange.cast(spec.dtype, casting, array)
+    reason = misfit(f"model `{model}`", spec, array, value)
+    if reason is not None:
+        raise InvalidInputError(reason)
+    return array
+
+
+def misfit(model: str, spec: TensorSpec, array: np.ndarray[Any, Any], value: object) -> str | None:
+    """Why an array is not what an input takes, with the remedy; None where it is.
+
+    Args:
+        model: What the text calls the model.
+        spec: The input.
+        array: The array.
+        value: What it was made from.
+    """
     if spec.dtype == "string":
         fits = array.dtype.kind in _TEXT_KINDS and array.dtype.names is None
     else:
         # The name leaves the byte order out, which is brought right later.
         fits = array.dtype.name == spec.dtype
     if not fits:
-        source = spec.name if hasattr(value, "astype") else f"numpy.asarray({spec.name})"
-        message = (
-            f"input `{spec.name}` has dtype {array.dtype.name}, but model `{model}` expects {spec.dtype}: "
-            f"pass `{source}.astype({_expression(spec.dtype)})`"
-        )
-        raise InvalidInputError(message)
+        return f"input `{spec.name}` {dtype_misfit(model, spec, array.dtype.name, value)}"
     if spec.shape is not None and not _fits(array.shape, spec.shape):
-        message = (
-            f"input `{spec.name}` has shape {_shape(array.shape)}, but model `{model}` expects {_shape(spec.shape)}"
-        )
-        raise InvalidInputError(message)
-    return array
+        return f"input `{spec.name}` has shape {_shape(array.shape)}, but {model} expects {_shape(spec.shape)}"
+    return None
+
+
+def without_shape(spec: TensorSpec) -> TensorSpec:
+    """The input with any shape."""
+    return replace(spec, shape=None)
+
+
+def conversion(spec: TensorSpec) -> str:
+    """The expression that makes an array for an input."""
+    dtype = "object" if spec.dtype == "string" else _expression(spec.dtype)
+    return f"`numpy.asarray({spec.name}, {dtype})`"
+
+
+def dtype_misfit(model: str, spec: TensorSpec, dtype: str, value: object) -> str:
+    """What is wrong with a value of this dtype, with the remedy."""
+    source = spec.name if hasattr(value, "astype") else f"numpy.asarray({spec.name})"
+    return f"has dtype {dtype}, but {model} expects {spec.dtype}: pass `{source}.astype({_expression(spec.dtype)})`"
 
 
 def unbindable(role: str, name: str, dtype: str, type_string: str, array: object) -> ValueError | None:
@@ -201,6 +229,10 @@ def unbindable(role: str, name: str, dtype: str, type_string: str, array: object
 def _array(model: str, spec: TensorSpec, value: object) -> np.ndarray[Any, Any]:
     is_converted = isinstance(value, _CONVERTED) and not isinstance(value, np.generic)
     is_text = spec.dtype == "string"
+    if not is_converted or (isinstance(value, bytes) and not is_text):
+        exchanged = exchange.array_of(f"input `{spec.name}`", value, InvalidInputError)
+        if exchanged is not None:
+            return exchanged.array
     try:
         array = np.asarray(value, dtype=object if is_converted and is_text else None)
         if is_text or not is_converted:
@@ -256,13 +288,18 @@ def _cast(model: str, spec: TensorSpec, array: np.ndarray[Any, Any]) -> np.ndarr
     return floats
 
 
-def _limits(dtype: str) -> tuple[np.dtype[Any], int, int] | tuple[np.dtype[Any], float, float]:
-    """A type of numbers, and the least and the largest; integers for a type of integers."""
+def described_dtype(dtype: str) -> tuple[np.dtype[Any], Any]:
+    """The dtype of this name, one of NUMPY_DTYPES or EXTENDED_DTYPES, and the package that it is from."""
     package: Any = np
     if dtype in EXTENDED_DTYPES:
         import ml_dtypes as package  # noqa: PLC0415 - few models have such an input
 
-    described = np.dtype(getattr(package, dtype))
+    return np.dtype(getattr(package, dtype)), package
+
+
+def _limits(dtype: str) -> tuple[np.dtype[Any], int, int] | tuple[np.dtype[Any], float, float]:
+    """A type of numbers, and the least and the largest; integers for a type of integers."""
+    described, package = described_dtype(dtype)
     kind = _kind(dtype)
     if kind == "b":
         return described, 0, 1
@@ -295,5 +332,10 @@ def _shape(shape: Iterable[int | str | None]) -> str:
     return "[" + ", ".join("?" if dim is None or dim == "" else str(dim) for dim in shape) + "]"
 
 
+def names_of(names: Iterable[str]) -> str:
+    """Names as texts show them."""
+    return ", ".join(f"`{name}`" for name in names) or "none"
+
+
 def _names(specs: Sequence[TensorSpec]) -> str:
-    return ", ".join(f"`{spec.name}`" for spec in specs) or "none"
+    return names_of(spec.name for spec in specs)

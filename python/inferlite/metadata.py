@@ -308,3 +308,14 @@ def element_type(type_string: str) -> str | None:
     if not (type_string.startswith("tensor(") and type_string.endswith(")")):
         return None
     return type_string.removeprefix("tensor(").removesuffix(")")
+
+
+def unwrapped(type_string: str) -> str:
+    """onnxruntime's name of the type inside an optional; of any other type, the name itself.
+
+    Example:
+        >>> unwrapped("optional(tensor(float))")
+        'tensor(float)'
+    """
+    inner = type_string.removeprefix("optional(")
+    return type_string if inner == type_string else inner.removesuffix(")")

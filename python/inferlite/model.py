@@ -33,6 +33,7 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
     batch_axes: Mapping[str, int | None] | None = None,
     example: Any = None,  # noqa: ANN401 - whatever the model takes
     rows_independent: bool | None = None,
+    casting: Literal["no", "safe", "same_kind"] = "no",
     session_options: onnxruntime.SessionOptions | None = None,
     providers: Sequence[str | tuple[str, dict[Any, Any]]] | None = None,
     provider_options: Sequence[dict[Any, Any]] | None = None,
@@ -60,6 +61,8 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
             `batching` there are no trial runs.
         rows_independent: Whether no row of a batch has any influence on what the model gives for another; None to
             find out, which the Python back end cannot. Only `Cache(by="row")` and `batching` ask.
+        casting: Which arrays of numbers are cast to the dtype of their input, with numpy's meanings
+            (`numpy.can_cast`): none, those whose values all stay, or those that stay of their kind.
         session_options: Options, of inferlite's or of onnxruntime's class. The Python back end cannot copy those of
             onnxruntime's class, so that they keep the number of threads they have.
         providers: Names of execution providers or (name, options) tuples, highest precedence first.
@@ -73,8 +76,8 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
             `batching` is not there; or whether rows are independent is not said, and cannot be found out.
         InvalidInputError: `example` does not fit the model.
         TypeError: `model`, `batching`, `batch_axes` or `rows_independent` is of another type.
-        ValueError: `engine`, `hold_gil`, `providers` or `provider_options` has another form, or `batch_axes` names
-            what the model has not.
+        ValueError: `engine`, `hold_gil`, `casting`, `providers` or `provider_options` has another form, or `batch_axes`
+            names what the model has not.
 
     Example:
         >>> import inferlite
@@ -87,6 +90,7 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
     if engine == "native":
         raise BackendUnavailableError(CAPABILITIES["native_engine"].reason)
     hold = _may_hold(hold_gil)
+    _check_casting(casting)
     kept = Cache.read(cache)
     combined = Batching.read(batching)
     axes = _rows.read_axes(batch_axes)
@@ -103,7 +107,7 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
         given = kept._given() if backend.name == "native" else kept._given_alone()  # noqa: SLF001 - of this package
 
     def make(**settings: Any) -> Model:  # noqa: ANN401 - the back ends take other settings
-        model: Model = backend.Model(source, name=title, cache=given, **settings)
+        model: Model = backend.Model(source, name=title, cache=given, casting=casting, **settings)
         return model
 
     opened = open_model(make, title, hold, session_options, providers, provider_options, combined)
@@ -125,6 +129,13 @@ def _check_backend(backend: str, *wanted: Cache | Batching | None) -> None:
     for settings in wanted:
         if settings is not None:
             settings._check_backend(backend)  # noqa: SLF001 - a class of this package
+
+
+def _check_casting(casting: object) -> None:
+    if casting != "no":
+        from inferlite._exchange import read_casting  # noqa: PLC0415 - most models cast nothing
+
+        read_casting(casting)
 
 
 def _may_hold(hold_gil: object) -> bool:

@@ -62,6 +62,7 @@ class InferenceSession(_core.Session):
         *,
         hold_gil: bool = True,
         cache: Cache | str | int | None = None,
+        casting: Literal["no", "safe", "same_kind"] = "no",
         **kwargs: Any,  # noqa: ANN401 - onnxruntime ignores what it does not know
     ) -> None:
         """Load a model.
@@ -74,11 +75,14 @@ class InferenceSession(_core.Session):
             hold_gil: Whether a run that is expected to take a few microseconds may keep the GIL. The environment
                 variable `INFERLITE_HOLD_GIL=0` turns it off as well.
             cache: Whether answers are kept and given again for equal inputs, as in `inferlite.load`; None for no cache.
+            casting: Which arrays of numbers are cast to the dtype of their input, with numpy's meanings
+                (`numpy.can_cast`); `bind` casts none.
             **kwargs: onnxruntime's `enable_fallback` (default 1: when providers cannot be used, log a warning and take
                 the CPU), `disabled_optimizers` and `read_config_from_model`; others are ignored, as there.
 
         Raises:
             TypeError: `path_or_bytes` or `sess_options` is of another type.
+            ValueError: `casting` is something else.
             BackendUnavailableError: `sess_options` holds something that only the onnxruntime package can use.
             ModelLoadError: `cache` is given for a model that may be random, or `Cache(by="row")` for one whose rows
                 are not independent.
@@ -86,6 +90,7 @@ class InferenceSession(_core.Session):
                 onnxruntime, as there.
         """
         reads_config = False
+        self._casting = _casting(casting)
         if kwargs:
             self._fall_back = int(kwargs.get("enable_fallback", 1)) == 1
             reads_config = "read_config_from_model" in kwargs and int(kwargs["read_config_from_model"]) == 1
@@ -146,7 +151,7 @@ class InferenceSession(_core.Session):
             # onnxruntime takes an empty path for no path, and then has no bytes either.
             raise TypeError(_constructor_refusal(model))
         settings = settings_for(options, disabled_optimizers, providers_given=bool(names))
-        self._open(model, settings, usable, hold_gil, self._cache_settings)
+        self._open(model, settings, usable, hold_gil, self._cache_settings, self._casting)
         self._settings = settings
 
     @property
@@ -266,6 +271,14 @@ def _cache_settings(model: str | bytes, given: Cache | str | int) -> dict[str, A
     if not settings.allow_random:
         refuse_random("", random_node(model, native=True))
     return settings._given()  # noqa: SLF001 - a class of this package
+
+
+def _casting(given: str) -> str:
+    if given == "no":
+        return given
+    from inferlite._exchange import read_casting  # noqa: PLC0415 - most sessions cast nothing
+
+    return read_casting(given)
 
 
 def _model_argument(path_or_bytes: object) -> str | bytes:

@@ -12,6 +12,7 @@ import onnxruntime
 from onnxruntime.capi import _pybind_state as state
 
 from inferlite._checks import unbindable
+from inferlite._exchange import memory_of
 from inferlite._fallback import forks
 from inferlite.metadata import tensor_spec
 
@@ -46,7 +47,7 @@ class BoundCall:
         self._pins = [weakref.ref(array) for array in bound]
         self._places = [(array, _place(array)) for array in bound]
         if isinstance(outputs, Mapping):
-            self._run = _onto(session, feed, given)
+            self._run = _onto(session, feed, given, list(outputs.values()))
             return
         names = _output_names(session, outputs)
 
@@ -93,9 +94,12 @@ def _place(array: np.ndarray[Any, Any]) -> tuple[int, int]:
 
 
 def _onto(
-    session: InferenceSession, feed: dict[str, np.ndarray[Any, Any]], outputs: dict[str, np.ndarray[Any, Any]]
+    session: InferenceSession,
+    feed: dict[str, np.ndarray[Any, Any]],
+    outputs: dict[str, np.ndarray[Any, Any]],
+    given: list[Any],
 ) -> Callable[[], list[Any]]:
-    """A run that writes into these outputs."""
+    """A run that writes into these outputs, and returns what they were given as."""
     # The values share the arrays' memory and do not own it, so the closure keeps the arrays.
     feeds, results = _values(feed), _values(outputs)
     options = onnxruntime.RunOptions()
@@ -107,7 +111,7 @@ def _onto(
             message = "the array of a bound output has become read-only: bind it anew"
             raise ValueError(message)
         session.run_with_ortvaluevector(options, list(feed), feeds, list(outputs), results, devices)
-        return list(outputs.values())
+        return list(given)
 
     return run
 
@@ -158,15 +162,19 @@ def _checked_outputs(session: InferenceSession, outputs: Mapping[str, Any]) -> d
 
 def _checked(role: str, declared: Sequence[Any], arrays: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
     arguments = {argument.name: argument for argument in declared}
-    for name, array in arrays.items():
+    checked = {}
+    for name, given in arrays.items():
         if name not in arguments:
             raise _invalid_name(name, role)
         argument = arguments[name]
         spec = tensor_spec(name, argument.type, argument.shape)
+        memory = None if isinstance(given, np.ndarray) else memory_of(role, name, given)
+        array = given if memory is None else memory
         reason = unbindable(role, name, spec.dtype, argument.type, array)
         if reason is not None:
             raise reason
-    return dict(arrays)
+        checked[name] = array
+    return checked
 
 
 def _output_names(session: InferenceSession, outputs: Any) -> list[str] | None:  # noqa: ANN401

@@ -6,24 +6,32 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+import onnxruntime
 
+from inferlite import _exchange as exchange
 from inferlite._fallback import extended
+from inferlite.metadata import DTYPES, element_type, unwrapped
+
+# What is not asked for a protocol, because onnxruntime reads it.
+_READ_BY_ONNXRUNTIME: Final = (list, dict, onnxruntime.OrtValue, type(None))
 
 # Types whose str() cannot raise; onnxruntime crashes when the str() of an object does.
 _PLAIN: Final = frozenset({str, bytes, int, float, bool, complex, type(None)})
 
 
-def readable_feed(feed: Any, types: Mapping[str, str]) -> Any:  # noqa: ANN401 - onnxruntime checks the feed
-    """The feed, or a copy in which the arrays that onnxruntime misreads are replaced.
+def readable_feed(feed: Any, declared: Mapping[str, Any], casting: str = "no") -> Any:  # noqa: ANN401 - checked later
+    """The feed, or a copy in which what onnxruntime misreads, or cannot read, is replaced by arrays.
 
     Args:
         feed: Whatever was passed as `input_feed`.
-        types: onnxruntime's type string of every input.
+        declared: onnxruntime's description of every input.
+        casting: Which arrays of another dtype are cast, with numpy's meanings.
 
     Raises:
         UnicodeDecodeError: An item of an `S` array is not UTF-8.
         BackendUnavailableError: The element type of an array is one of ml_dtypes.
-        RuntimeError: Something is no array and looks like one to onnxruntime, which would crash.
+        RuntimeError: Something is no array and looks like one to onnxruntime, which would crash; or it is one of
+            another library's that does not fit.
         Exception: Whatever the `str()` of an object among the strings raises.
     """
     if not isinstance(feed, Mapping):
@@ -31,13 +39,16 @@ def readable_feed(feed: Any, types: Mapping[str, str]) -> Any:  # noqa: ANN401 -
     replaced = {}
     for name, value in feed.items():
         if (
-            type(value) is np.ndarray
+            casting == "no"
+            and type(value) is np.ndarray
             and value.dtype.kind not in "SO"
             and value.dtype.isnative
             and not extended.is_registered(value.dtype)
         ):
             continue
-        other = _readable(value, types.get(name, ""))
+        argument = declared.get(name)
+        other = value if argument is None else _as_tensor(argument, casting, value)
+        other = _readable(other, "" if argument is None else argument.type)
         if other is not value:
             replaced[name] = other
     return {**feed, **replaced} if replaced else feed
@@ -62,6 +73,20 @@ def readable_array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array
 
 
+def _as_tensor(argument: Any, casting: str, value: Any) -> Any:  # noqa: ANN401 - anything may be fed
+    """The array in a value of another library, and any array in the input's dtype; other values as they are."""
+    element = element_type(unwrapped(argument.type))
+    if element is None:
+        return value
+    dtype = DTYPES.get(element, element)
+    if isinstance(value, np.ndarray):
+        return exchange.cast(dtype, casting, value)
+    if isinstance(value, _READ_BY_ONNXRUNTIME):
+        return value
+    array = exchange.session_tensor(argument.name, dtype, argument.shape, casting, value)
+    return value if array is None else array
+
+
 def _readable(value: Any, declared: str) -> Any:  # noqa: ANN401 - anything may be fed
     if isinstance(value, np.ndarray):
         if value.dtype.kind == "O":
@@ -81,12 +106,21 @@ def _readable(value: Any, declared: str) -> Any:  # noqa: ANN401 - anything may 
 
 
 def _readable_sequence(value: list[Any], declared: str) -> list[Any]:
-    if any(_looks_like_array(item) for item in value):
-        message = "CreateSequenceOfTensors: Input is not a tensor"
-        raise RuntimeError(message)
-    items = [_readable(item, declared) if isinstance(item, np.ndarray) else item for item in value]
+    items = [_readable_item(item, declared) for item in value]
     same = all(item is other for item, other in zip(items, value, strict=True))
     return value if same else items
+
+
+def _readable_item(item: Any, declared: str) -> Any:  # noqa: ANN401 - as above
+    if _looks_like_array(item):
+        message = "CreateSequenceOfTensors: Input is not a tensor"
+        raise RuntimeError(message)
+    if not isinstance(item, np.ndarray):
+        exchanged = exchange.array_of("an item of the sequence", item, RuntimeError)
+        if exchanged is None:
+            return item
+        item = exchanged.array
+    return _readable(item, declared)
 
 
 def _looks_like_array(value: object) -> bool:

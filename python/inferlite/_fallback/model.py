@@ -54,6 +54,7 @@ class Model:
         providers: Sequence[tuple[str, dict[str, str]]] = (),
         cache: dict[str, Any] | None = None,
         instances: int = 1,
+        casting: str = "no",
     ) -> None:
         """Load a model.
 
@@ -64,6 +65,7 @@ class Model:
             providers: Execution providers with their options, highest precedence first.
             cache: How many bytes and entries are kept, and for how many seconds; None for no cache.
             instances: How many runs share these threads.
+            casting: Which arrays of another dtype are cast, with numpy's meanings.
 
         Raises:
             ModelLoadError: onnxruntime cannot load it.
@@ -91,6 +93,7 @@ class Model:
             [_described(argument) for argument in session.get_inputs()],
             [_described(argument) for argument in outputs],
             [_described(argument) for argument in session.get_overridable_initializers()],
+            casting,
             takes_extended=False,
         )
         self._unreadable = {argument.name: argument.type for argument in outputs if not _is_readable(argument.type)}

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnxruntime
-from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, InvalidArgument
 
+from inferlite._exchange import read_casting
 from inferlite._fallback import asking, extended, forks
 from inferlite._fallback.bound import BoundCall
 from inferlite._fallback.cache import Answers, Claim
 from inferlite._fallback.feeds import readable_feed
 from inferlite._fallback.tickets import Threads
+from inferlite._hints import explained
 from inferlite._model_file import random_node
 from inferlite.cache import Cache, live, refuse_random
 from inferlite.capabilities import refuse
@@ -51,6 +53,7 @@ class InferenceSession(onnxruntime.InferenceSession):
         *,
         hold_gil: bool = True,
         cache: Cache | str | int | None = None,
+        casting: Literal["no", "safe", "same_kind"] = "no",
         **kwargs: Any,  # noqa: ANN401 - onnxruntime ignores what it does not know
     ) -> None:
         """Load a model.
@@ -62,16 +65,20 @@ class InferenceSession(onnxruntime.InferenceSession):
             provider_options: One dict of options for each of `providers`, which are all names then.
             hold_gil: Accepted for the native back end's sake and ignored.
             cache: Whether answers are kept and given again for equal inputs, as in `inferlite.load`; None for no cache.
+            casting: Which arrays of numbers are cast to the dtype of their input, with numpy's meanings
+                (`numpy.can_cast`); `bind` casts none.
             **kwargs: onnxruntime's `enable_fallback`, `disabled_optimizers` and `read_config_from_model`.
 
         Raises:
             TypeError: `path_or_bytes` or `sess_options` is of another type.
+            ValueError: `casting` is something else.
             onnxruntime.capi.onnxruntime_pybind11_state.Fail: The model cannot be loaded; and the other classes of
                 onnxruntime, as there.
         """
         del hold_gil
         self._answers = _answers(path_or_bytes, cache)
         self._threads = Threads()
+        self._casting = read_casting(casting)
         self._may_fall_back = int(kwargs.get("enable_fallback", 1)) == 1
         self._is_creating = True
         self._generation = forks.generation()
@@ -86,11 +93,11 @@ class InferenceSession(onnxruntime.InferenceSession):
             self._is_creating = False
         forks.watch(self)
         declared = (*self.get_inputs(), *self.get_overridable_initializers())
-        self._input_types = {argument.name: argument.type for argument in declared}
+        self._declared = {argument.name: argument for argument in declared}
         self._output_names = [argument.name for argument in self.get_outputs()]
         bytes_types = {argument.name: extended.bytes_type(argument.type) for argument in self.get_outputs()}
         self._bytes_types = {name: element for name, element in bytes_types.items() if element is not None}
-        self._passed_through = self._input_types.keys() & set(self._output_names)
+        self._passed_through = self._declared.keys() & set(self._output_names)
 
     def _create_inference_session(
         self,
@@ -143,8 +150,24 @@ class InferenceSession(onnxruntime.InferenceSession):
             # onnxruntime's half has not been made either, and crashes.
             message = "the run options are empty: `__init__` has not run"
             raise RuntimeError(message)
+        try:
+            return self._run(output_names, input_feed, run_options)
+        except (InvalidArgument, RuntimeError, TypeError, AttributeError, Fail) as error:
+            outputs = [(argument.name, argument.type, argument.shape) for argument in self.get_outputs()]
+            inputs = [(argument.name, argument.type, argument.shape) for argument in self._declared.values()]
+            other = explained(error, output_names, input_feed, inputs, outputs)
+            if other is error:
+                raise
+            raise other from error.__cause__
+
+    def _run(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: Any,  # noqa: ANN401
+    ) -> list[Any]:
         self._survive_fork()
-        feed = readable_feed(input_feed, self._input_types)
+        feed = readable_feed(input_feed, self._declared, self._casting)
         names = output_names or self._output_names
         if self._answers is None:
             return self._run_uncached(output_names, feed, run_options)
@@ -204,7 +227,7 @@ class InferenceSession(onnxruntime.InferenceSession):
         asking.run_async(self, output_names, input_feed, callback, user_data, run_options)
 
     def _kept(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Any] | None:
-        feed, names = readable_feed(input_feed, self._input_types), output_names or self._output_names
+        feed, names = readable_feed(input_feed, self._declared, self._casting), output_names or self._output_names
         if self._answers is None or not _is_plain(feed, names):
             return None
         return self._answers.kept(names, feed)
@@ -214,7 +237,7 @@ class InferenceSession(onnxruntime.InferenceSession):
     ) -> list[Any]:
         """The answer for somebody who may give it up."""
         self._survive_fork()
-        feed, names = readable_feed(input_feed, self._input_types), output_names or self._output_names
+        feed, names = readable_feed(input_feed, self._declared, self._casting), output_names or self._output_names
         if self._answers is None or not _is_plain(feed, names):
             return self._run_uncached(output_names, feed, claim.options)
         run = partial(self._run_under, output_names, claim.options)
@@ -279,7 +302,7 @@ class InferenceSession(onnxruntime.InferenceSession):
             self._answers.resize(max_bytes, max_entries)
 
     def _cache_invalidate(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> bool:
-        feed = readable_feed(input_feed, self._input_types)
+        feed = readable_feed(input_feed, self._declared, self._casting)
         return self._answers is not None and self._answers.invalidate(output_names or self._output_names, feed)
 
     def bind(self, inputs: Mapping[str, Any], outputs: Sequence[str] | Mapping[str, Any] | None = None) -> BoundCall:

@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 
 use crate::array::{Array, Pins};
 use crate::boundary::{PyCoreError, detach, type_text};
+use crate::exchange;
 use crate::feed;
 use crate::logging;
 use crate::session::Opened;
@@ -116,6 +117,7 @@ impl PyBoundCall {
             if feeds.iter().any(|(other, _)| *other == index) {
                 return Err(PyValueError::new_err(format!("input `{name}` is bound twice")).into());
             }
+            let array = exchange::memory("input", &name, array)?;
             let view = bindable("input", &signature.inputs[index], &array)?;
             places.extend(Place::of(&array, false));
             feeds.push((index, view));
@@ -147,6 +149,8 @@ impl PyBoundCall {
                 if fetches.iter().any(|fetch: &Fetch| fetch.index == index) {
                     return Err(PyValueError::new_err(format!("output `{name}` is bound twice")).into());
                 }
+                given.push(Some(array.clone().unbind()));
+                let array = exchange::memory("output", &name, array)?;
                 let view = bindable("output", argument, &array)?;
                 let is_shared = |other: &TensorView| view.overlaps(other);
                 let mut bound = feeds
@@ -165,7 +169,6 @@ impl PyBoundCall {
                     index,
                     into: Some(view),
                 });
-                given.push(Some(array.clone().unbind()));
                 pins.keep(array);
             }
         } else {

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use crate::array::{Array, Pins, array_from_list, is_array};
 use crate::boundary::{PyCoreError, conversion_failure, incompatible_arguments, runtime_error, type_text, until_nul};
+use crate::exchange::{self, Casting};
 
 /// The inputs of one call, and the arrays that they point into.
 #[derive(Default)]
@@ -95,9 +96,21 @@ impl<'py> Fed<'py> {
         true
     }
 
+    /// Whether every tensor that was read has the dtype of its input.
+    pub(crate) fn has_declared_dtypes(&self, signature: &Signature) -> bool {
+        self.feeds.iter().all(|feed| match &feed.value {
+            Input::Tensor(view) => signature.inputs[feed.index].dtype() == Some(view.dtype()),
+            Input::Value(_) => true,
+        })
+    }
+
     /// Reads anything that onnxruntime reads, and raises what it raises for the rest.
     #[cold]
-    pub(crate) fn from_mapping(signature: &Signature, given: &Bound<'py, PyAny>) -> Result<Self, PyCoreError> {
+    pub(crate) fn from_mapping(
+        signature: &Signature,
+        given: &Bound<'py, PyAny>,
+        casting: Casting,
+    ) -> Result<Self, PyCoreError> {
         let names = given.call_method0("keys")?.try_iter()?.collect::<PyResult<Vec<_>>>()?;
         refuse_missing(given.py(), signature, &names)?;
         // onnxruntime looks through the values first, and says so where there are none.
@@ -116,7 +129,7 @@ impl<'py> Fed<'py> {
                 values.push((name, value));
             }
         }
-        Self::from_values(signature, values)
+        Self::from_values(signature, values, casting)
     }
 
     /// Reads values by name.
@@ -126,12 +139,13 @@ impl<'py> Fed<'py> {
     pub(crate) fn from_values(
         signature: &Signature,
         values: Vec<(String, Bound<'py, PyAny>)>,
+        casting: Casting,
     ) -> Result<Self, PyCoreError> {
         let mut converted = Vec::new();
         for (name, value) in values {
             let index = signature.input(&name);
             let declared = index.map(|index| &signature.inputs[index].value_type);
-            let value = convert(&name, declared, value)?;
+            let value = convert(&name, declared, value, casting)?;
             let index = index.ok_or_else(|| {
                 Error::new(
                     ErrorKind::InvalidArgument,
@@ -170,9 +184,15 @@ fn convert<'py>(
     name: &str,
     declared: Option<&ValueType>,
     value: Bound<'py, PyAny>,
+    casting: Casting,
 ) -> Result<Converted<'py>, PyCoreError> {
     if is_array(&value) {
-        return convert_array(value);
+        return match unwrapped(declared) {
+            Some(ValueType::Tensor { dtype, .. }) if casting != Casting::No => {
+                convert_array(exchange::cast(*dtype, casting, &value)?)
+            }
+            _ => convert_array(value),
+        };
     }
     if let Ok(list) = value.cast::<PyList>() {
         return match unwrapped(declared) {
@@ -197,6 +217,12 @@ fn convert<'py>(
     let class = value.get_type();
     if class.name()? == "OrtValue" && class.module()? == "onnxruntime.capi.onnxruntime_inference_collection" {
         return convert_array(value.call_method0("numpy")?);
+    }
+    // onnxruntime makes no tensor of any other value.
+    if let Some(ValueType::Tensor { dtype, shape }) = unwrapped(declared)
+        && let Some(array) = exchange::tensor(name, *dtype, shape.as_deref(), casting, &value)?
+    {
+        return convert_array(array);
     }
     let Ok(items) = value.try_iter() else {
         let class = type_text(&class);
@@ -332,9 +358,12 @@ fn sequence(name: &str, list: &Bound<'_, PyList>, element: &ValueType) -> Result
     };
     let mut items = Vec::with_capacity(list.len());
     for item in list {
-        if !is_array(&item) {
-            return Err(runtime_error("CreateSequenceOfTensors: Input is not a tensor").into());
-        }
+        let item = if is_array(&item) {
+            item
+        } else {
+            exchange::item(name, &item)?
+                .ok_or_else(|| runtime_error("CreateSequenceOfTensors: Input is not a tensor"))?
+        };
         let item = tensor_of(item)?;
         let given = match &item {
             Value::Tensor(tensor) => tensor.view().dtype(),

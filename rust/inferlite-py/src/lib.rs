@@ -11,6 +11,7 @@ mod bound;
 mod boundary;
 mod closable;
 mod event_loop;
+mod exchange;
 mod extended;
 mod feed;
 mod file;

@@ -23,6 +23,7 @@ use self::errors::load_error;
 use crate::asker::Asker;
 use crate::boundary::{self, PyCoreError, detach, inferlite_exception};
 use crate::closable::{Closable, Handle};
+use crate::exchange::Casting;
 use crate::feed::{Fed, Names};
 use crate::prediction::{Course, PyPrediction};
 use crate::rows::{self, Said, Use};
@@ -55,12 +56,14 @@ pub(crate) struct PyModel {
     timeout: PyOnceLock<Py<PyAny>>,
     /// The batch axes that were declared, if any were.
     axes: PyOnceLock<Py<PyAny>>,
+    casting: Casting,
 }
 
 #[pymethods]
 impl PyModel {
     #[new]
-    #[pyo3(signature = (model, *, name, settings, providers, hold_gil, cache = None))]
+    #[pyo3(signature = (model, *, name, settings, providers, hold_gil, cache = None, casting = "no"))]
+    #[expect(clippy::too_many_arguments, reason = "one for each setting of `load`")]
     fn new(
         py: Python<'_>,
         model: &Bound<'_, PyAny>,
@@ -69,6 +72,7 @@ impl PyModel {
         providers: Providers,
         hold_gil: bool,
         cache: Option<live_cache::Given>,
+        casting: &str,
     ) -> PyResult<Self> {
         let source = source(model)?;
         let settings = session_settings(settings, providers)?;
@@ -99,6 +103,7 @@ impl PyModel {
             reader: PyOnceLock::new(),
             timeout: PyOnceLock::new(),
             axes: PyOnceLock::new(),
+            casting: Casting::of(casting),
         })
     }
 

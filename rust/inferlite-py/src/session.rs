@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use crate::array::Array;
 use crate::bound::PyBoundCall;
 use crate::boundary::{self, PyCoreError, incompatible_arguments, runtime_error};
+use crate::exchange::Casting;
 use crate::feed::{self, Fed, Names};
 use crate::rows::{self, Said, Use};
 use crate::settings::{Providers, session_settings, source};
@@ -48,6 +49,8 @@ pub(crate) struct Opened {
     pub(crate) model: Arc<Model>,
     pub(crate) may_hold_gil: bool,
     pub(crate) handing: Handing,
+    /// Which arrays of another dtype are cast before they run.
+    casting: Casting,
     names: Names,
     every_output: SmallVec<[usize; 8]>,
     /// Whether one input is all that must be fed, and answers are kept.
@@ -74,6 +77,7 @@ impl Opened {
         Ok(Self {
             may_hold_gil: hold_gil && boundary::environment_allows_holding(),
             handing,
+            casting: Casting::No,
             names: Names::of(py, model.signature()),
             every_output: (0..model.signature().outputs.len()).collect(),
             takes_one_array: model.signature().required == 1 && model.cache().is_some(),
@@ -117,6 +121,84 @@ impl Opened {
 }
 
 impl Opened {
+    /// Reads the feed of a session into `fed`, which is new.
+    #[inline]
+    fn read<'py>(&self, given: &Bound<'py, PyAny>, fed: &mut Fed<'py>) -> Result<(), PyCoreError> {
+        let signature = self.signature();
+        let is_read = fed.read_directly(&self.names, signature.required, given)?;
+        if !is_read || (self.casting != Casting::No && !fed.has_declared_dtypes(signature)) {
+            *fed = Fed::from_mapping(signature, given, self.casting)?;
+        }
+        Ok(())
+    }
+
+    /// What a session's `run` returns.
+    #[inline]
+    fn answer<'py>(
+        &self,
+        py: Python<'py>,
+        output_names: Option<&Bound<'py, PyAny>>,
+        input_feed: &Bound<'py, PyAny>,
+        run_options: Option<&Bound<'py, PyAny>>,
+    ) -> Result<Bound<'py, PyList>, PyCoreError> {
+        let mut missed = None;
+        if output_names.is_none() && run_options.is_none() {
+            match self.look_up_mapping(input_feed)? {
+                Looked::Found(mut answer) => return Ok(list_of(py, &mut answer, self.handing)?),
+                Looked::Missed(what) => missed = what,
+            }
+        }
+        let signature = self.signature();
+        // Both may run the caller's code, so they come before anything looks into an array; what is wrong with the feed
+        // is said first all the same.
+        let options = run_options::extract(run_options);
+        let fetches = feed::fetches(signature, output_names, |_| incompatible_arguments("run"));
+        let mut fed = Fed::default();
+        self.read(input_feed, &mut fed)?;
+        let (options, fetches) = (options?, fetches?);
+        let terms = Terms::default();
+        let mut answer = self.run(py, &mut fed, fetches.as_deref(), options.as_deref(), &terms, missed)?;
+        Ok(list_of(py, &mut answer, self.handing)?)
+    }
+
+    /// The exception for an error of a session's `run`, with what the caller can do about it.
+    #[cold]
+    fn explained(
+        &self,
+        py: Python<'_>,
+        error: PyCoreError,
+        output_names: Option<&Bound<'_, PyAny>>,
+        input_feed: &Bound<'_, PyAny>,
+    ) -> PyErr {
+        // Only an absent value makes a failing node a matter of the call; nothing else may hold a thread up that ends
+        // with the interpreter.
+        let is_of_a_node = matches!(&error, PyCoreError::Core(error) if error.message().starts_with("Non-zero status"));
+        let feeds_none = || {
+            let feed = input_feed.cast_exact::<PyDict>();
+            feed.is_ok_and(|feed| feed.iter().any(|(_, value)| value.is_none()))
+        };
+        let error = PyErr::from(error);
+        if is_of_a_node && !feeds_none() {
+            return error;
+        }
+        let signature = self.signature();
+        let explain = || {
+            let inputs = describe(py, &signature.inputs)?;
+            let outputs = describe(py, &signature.outputs)?;
+            let arguments = (error.value(py), output_names, input_feed, inputs, outputs);
+            py.import("inferlite._hints")?.call_method1("explained", arguments)
+        };
+        match explain() {
+            Ok(other) if other.is(error.value(py)) => error,
+            Ok(other) => {
+                let other = PyErr::from_value(other);
+                other.set_cause(py, error.cause(py));
+                other
+            }
+            Err(_) => error,
+        }
+    }
+
     /// Looks for the answer to a call of this one array, for all outputs, before the call is read: the quick way to what
     /// is asked most.
     #[inline]
@@ -213,7 +295,8 @@ impl PySession {
     }
 
     /// Makes the session; the first call wins.
-    #[pyo3(signature = (model, settings, providers, hold_gil, cache = None))]
+    #[pyo3(signature = (model, settings, providers, hold_gil, cache = None, casting = "no"))]
+    #[expect(clippy::too_many_arguments, reason = "one for each setting of a session")]
     fn _open(
         &self,
         py: Python<'_>,
@@ -222,6 +305,7 @@ impl PySession {
         providers: Providers,
         hold_gil: bool,
         cache: Option<live_cache::Given>,
+        casting: &str,
     ) -> Result<(), PyCoreError> {
         if self.opened.get().is_some() {
             return Err(
@@ -233,7 +317,7 @@ impl PySession {
         let loaded = boundary::detach(py, || live_cache::load(source, settings, cache));
         logging::forward(py)?;
         let (engine, cache) = loaded?;
-        let opened = Opened::new(
+        let mut opened = Opened::new(
             py,
             String::new(),
             engine,
@@ -243,6 +327,7 @@ impl PySession {
             // `__init__` and `_create` are not the caller.
             3,
         )?;
+        opened.casting = Casting::of(casting);
         let _ = self.opened.set(opened);
         Ok(())
     }
@@ -272,28 +357,11 @@ impl PySession {
         output_names: Option<&Bound<'py, PyAny>>,
         input_feed: &Bound<'py, PyAny>,
         run_options: Option<&Bound<'py, PyAny>>,
-    ) -> Result<Bound<'py, PyList>, PyCoreError> {
+    ) -> PyResult<Bound<'py, PyList>> {
         let opened = self.opened()?;
-        let mut missed = None;
-        if output_names.is_none() && run_options.is_none() {
-            match opened.look_up_mapping(input_feed)? {
-                Looked::Found(mut answer) => return Ok(list_of(py, &mut answer, opened.handing)?),
-                Looked::Missed(what) => missed = what,
-            }
-        }
-        let signature = opened.signature();
-        // Both may run the caller's code, so they come before anything looks into an array; what is wrong with the feed
-        // is said first all the same.
-        let options = run_options::extract(run_options);
-        let fetches = feed::fetches(signature, output_names, |_| incompatible_arguments("run"));
-        let mut fed = Fed::default();
-        if !fed.read_directly(&opened.names, signature.required, input_feed)? {
-            fed = Fed::from_mapping(signature, input_feed)?;
-        }
-        let (options, fetches) = (options?, fetches?);
-        let terms = Terms::default();
-        let mut answer = opened.run(py, &mut fed, fetches.as_deref(), options.as_deref(), &terms, missed)?;
-        Ok(list_of(py, &mut answer, opened.handing)?)
+        opened
+            .answer(py, output_names, input_feed, run_options)
+            .map_err(|error| opened.explained(py, error, output_names, input_feed))
     }
 
     /// Computes the outputs of the model for an event loop, which goes on meanwhile: `y, = await session.arun(None, feed)`.
@@ -401,9 +469,7 @@ impl PySession {
             incompatible_arguments("invalidate")
         })?;
         let mut fed = Fed::default();
-        if !fed.read_directly(&opened.names, opened.signature().required, input_feed)? {
-            fed = Fed::from_mapping(opened.signature(), input_feed)?;
-        }
+        opened.read(input_feed, &mut fed)?;
         Ok(opened.invalidate(py, &fed, fetches.as_deref()))
     }
 

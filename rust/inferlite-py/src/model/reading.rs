@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::errors::refusal;
 use super::{PyModel, Wanted};
 use crate::array::Array;
+use crate::exchange::Casting;
 use crate::feed::Fed;
 use crate::session::describe;
 
@@ -79,7 +80,8 @@ impl PyModel {
             .collect::<PyResult<Vec<_>>>()?;
         // As in a session, what is `None` is not fed.
         let values = values.into_iter().filter(|(_, value)| !value.is_none()).collect();
-        Fed::from_values(signature, values).map_err(|error| refusal(py, &self.name, error))
+        // The reader has cast what is to be cast.
+        Fed::from_values(signature, values, Casting::No).map_err(|error| refusal(py, &self.name, error))
     }
 
     pub(super) fn wanted(
@@ -100,6 +102,7 @@ impl PyModel {
                 describe(py, self.declared.proper_inputs())?,
                 describe(py, &self.declared.outputs)?,
                 describe(py, self.declared.overridable_initializers())?,
+                self.casting.name(),
             ))?;
             Ok::<_, PyErr>(reader.unbind())
         };

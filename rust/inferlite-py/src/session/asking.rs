@@ -45,9 +45,7 @@ impl<'py> Asked<'py> {
         let options = run_options::extract_for_one(run_options);
         let wanted = feed::fetches(signature, output_names, |_| incompatible_arguments(function));
         let mut fed = Fed::default();
-        if !fed.read_directly(&opened.names, signature.required, input_feed)? {
-            fed = Fed::from_mapping(signature, input_feed)?;
-        }
+        opened.read(input_feed, &mut fed)?;
         Ok(Self {
             fed,
             wanted: wanted?,
