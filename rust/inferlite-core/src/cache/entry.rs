@@ -135,7 +135,7 @@ impl Entry {
 
     #[cfg(test)]
     pub(crate) fn for_tests(key: &Key, bytes: usize, expires_at: Option<Duration>) -> Self {
-        let block = Block::new(&Arc::default(), &key.words, std::iter::empty());
+        let block = Block::new(&Arc::new(Memory::new(0)), &key.words, std::iter::empty());
         let mut entry = Self::with_size(key.hash, SmallVec::new(), block, expires_at);
         entry.bytes = bytes;
         entry

@@ -47,6 +47,8 @@ pub(crate) use key::Keyer;
 
 /// One hit in so many is timed.
 const TIMED: u64 = 64;
+/// For an entry that finds no place others go, up to this part of all there may be.
+const EVICTED_FOR_ONE: usize = 4;
 
 /// How a cache is made.
 #[derive(Debug, Clone, Copy)]
@@ -146,7 +148,7 @@ impl PredictionCache {
         Self {
             keyer: Keyer::new(),
             store: Store::new(settings.limits, settings.policy),
-            memory: Arc::default(),
+            memory: Arc::new(Memory::new(settings.limits.max_bytes)),
             flights: Arc::default(),
             sampling: Sampling::default(),
             clock,
@@ -249,7 +251,9 @@ impl PredictionCache {
             let left = answer.left.into_iter().chain(self.ttl).min();
             let expires_at = left.map(|left| self.clock.now().saturating_add(left));
             let hash = self.keyer.hash(&answer.words);
-            let entry = Entry::of_values(&self.memory, hash, &answer.words, answer.values, expires_at);
+            let entry = self.with_room(answer.values, |values| {
+                Entry::of_values(&self.memory, hash, &answer.words, values, expires_at)
+            });
             if let Ok(entry) = entry {
                 self.store.insert(&Arc::new(entry));
             }
@@ -431,24 +435,46 @@ impl PredictionCache {
     /// Keeps an answer, unless it is void by now.
     pub(crate) fn keep(&self, key: &Key, outputs: &Outputs<'_>) -> Arc<Entry> {
         let expires_at = self.ttl.map(|ttl| self.clock.now().saturating_add(ttl));
-        match Entry::new(&self.memory, key, outputs, expires_at).map(Arc::new) {
-            Some(entry) => {
+        let made = self.with_room((), |()| Entry::new(&self.memory, key, outputs, expires_at).ok_or(()));
+        match made.map(Arc::new) {
+            Ok(entry) => {
                 self.insert(key, &entry);
                 entry
             }
-            None => Arc::new(Entry::unkept(outputs.copied())),
+            Err(()) => Arc::new(Entry::unkept(outputs.copied())),
         }
     }
 
     /// Keeps values that are an answer, unless it is void by now.
     fn keep_values(&self, key: &Key, values: Vec<Value>, expires_at: Option<Duration>) -> Arc<Entry> {
-        match Entry::of_values(&self.memory, key.hash, &key.words, values, expires_at).map(Arc::new) {
+        let made = self.with_room(values, |values| {
+            Entry::of_values(&self.memory, key.hash, &key.words, values, expires_at)
+        });
+        match made.map(Arc::new) {
             Ok(entry) => {
                 self.insert(key, &entry);
                 entry
             }
             Err(values) => Arc::new(Entry::unkept(values)),
         }
+    }
+
+    /// Makes an entry, of parts that come back where there is no place for it; then others go, as long as that is no
+    /// large part of them.
+    fn with_room<P>(&self, parts: P, mut attempt: impl FnMut(P) -> Result<Entry, P>) -> Result<Entry, P> {
+        let mut made = attempt(parts);
+        let mut evicted = 0;
+        while let Err(parts) = made {
+            if evicted > self.store.limits().max_bytes / EVICTED_FOR_ONE {
+                return Err(parts);
+            }
+            let Some(bytes) = self.store.evict() else {
+                return Err(parts);
+            };
+            evicted += bytes;
+            made = attempt(parts);
+        }
+        made
     }
 
     /// Drops the answer to a call; whether there was one.
@@ -466,6 +492,7 @@ impl PredictionCache {
     /// Changes how much is kept.
     pub fn resize(&self, limits: Limits) {
         self.store.resize(limits);
+        self.memory.set_budget(limits.max_bytes);
         self.memory.trim();
     }
 
@@ -506,7 +533,7 @@ mod tests {
     use crate::clock::Hand;
     use crate::error::{Error, ErrorKind};
     use crate::runtime::{Feed, Input};
-    use crate::tensor::{Dtype, Shape, Strings, TensorView, Value};
+    use crate::tensor::{Dtype, Shape, Strings, Tensor, TensorView, Value};
     use std::cell::Cell;
     use std::sync::Barrier;
     use std::sync::atomic::AtomicUsize;
@@ -882,6 +909,34 @@ mod tests {
         assert!(is_computed(&cache, &call(&[floats(0, &[2_000], &large)], &[0])));
         assert!(is_computed(&cache, &call(&[floats(0, &[2_000], &large)], &[0])));
         assert_eq!(cache.summary().entries, summary.entries);
+    }
+
+    #[test]
+    fn a_large_answer_is_kept_among_holes_of_small_ones() {
+        const BUDGET: usize = 16 << 20;
+        let (cache, _) = cache_with(BUDGET, None);
+        let keep = |number: f32, bytes: usize| {
+            let (number, shape) = ([number], i64::try_from(bytes).expect("it is small"));
+            let (feeds, fetches) = ([floats(0, &[1], &number)], [0]);
+            let answer = Tensor::of_bytes(Dtype::Uint8, Shape::from_slice(&[shape]), vec![1; bytes].into());
+            let key = cache.key(&call(&feeds, &fetches));
+            cache.keep_values(&key, vec![Value::Tensor(answer)], None);
+            cache.look_up(&call(&feeds, &fetches)).is_ok()
+        };
+        let small = || (0..16_000_u16).map(f32::from);
+        for number in small() {
+            assert!(keep(number, 1_000));
+        }
+        for number in small().step_by(2) {
+            cache.invalidate(&call(&[floats(0, &[1], &[number])], &[0]));
+        }
+        let before = cache.summary();
+        // There is enough room, but not in one place: small ones go to make some.
+        assert!(keep(-1.0, 3 << 20));
+        assert!(keep(-2.0, 3 << 20));
+        let after = cache.summary();
+        assert!(after.evictions > before.evictions);
+        assert!(after.bytes > BUDGET / 2, "{after:?}");
     }
 
     #[test]

@@ -201,6 +201,7 @@ impl Drop for Temporary {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use super::super::memory::Memory;
     use super::*;
     use crate::tensor::{Dtype, Shape, Tensor, Value};
 
@@ -216,7 +217,7 @@ mod tests {
         let shape = Shape::from_slice(&[1]);
         let tensor = Tensor::from_bytes(Dtype::Float32, shape, &1.5_f32.to_ne_bytes()).expect("four bytes");
         let values = vec![Value::Tensor(tensor)];
-        let entry = Entry::of_values(&Arc::default(), 0, &question(number), values, expires_at);
+        let entry = Entry::of_values(&Arc::new(Memory::new(0)), 0, &question(number), values, expires_at);
         Arc::new(entry.expect("there is memory"))
     }
 

@@ -238,15 +238,28 @@ impl Store {
         take(self.shard(entry.hash), entry.hash, |other| Arc::ptr_eq(other, entry));
     }
 
+    /// Evicts the entry that goes first, and says how large it was.
+    #[cold]
+    pub(super) fn evict(&self) -> Option<usize> {
+        let mut kept = locked(&self.kept);
+        let scarce = Scarce::Bytes(kept.limits.max_bytes);
+        self.evict_from(&mut kept, scarce)
+    }
+
+    fn evict_from(&self, kept: &mut Kept, scarce: Scarce) -> Option<usize> {
+        let entry = kept.order.evict(scarce)?;
+        self.drop_from_table(&entry);
+        kept.bytes -= entry.bytes;
+        kept.evictions += 1;
+        Some(entry.bytes)
+    }
+
     /// Evicts until so much more can be kept.
     fn make_room(&self, kept: &mut Kept, bytes: usize, entries: usize) {
         while let Some(scarce) = kept.scarce(bytes, entries) {
-            let Some(entry) = kept.order.evict(scarce) else {
+            if self.evict_from(kept, scarce).is_none() {
                 return;
-            };
-            self.drop_from_table(&entry);
-            kept.bytes -= entry.bytes;
-            kept.evictions += 1;
+            }
         }
     }
 
