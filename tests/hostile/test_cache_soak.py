@@ -103,4 +103,4 @@ def test_16_threads_press_for_room(
     # Objects of Python lie where its allocators put them, and are counted by estimate; they are slower to make, too.
     budget, most = (256_000_000, 1.1) if backend == "native" else (32_000_000, 2.0)
     code = PRESSURE.format(policy=policy, by=by, copy=copy, seconds=SECONDS, budget=budget, most=most)
-    print(child.run(code, child_environment, limit=SECONDS + 60))
+    child.run(code, child_environment, limit=SECONDS + 60)
