@@ -132,6 +132,12 @@ DIFFERENCES = (
         reason="the most common mistake of all has a remedy that one can choose",
     ),
     Difference(
+        case="`run(..., out={name: array})`",
+        onnxruntime="TypeError: there is no such argument",
+        inferlite="writes these outputs into the arrays and returns them",
+        reason="a loop need not make new arrays, whatever shapes a model declares",
+    ),
+    Difference(
         case="an input that does not fit, or a name that is unknown",
         onnxruntime="a text that often does not name the input",
         inferlite="the same text, and below it a line that names the input, what was expected and what to pass",

@@ -21,6 +21,7 @@ PROOFS = (
     "test_exchange",
     "test_gil",
     "test_hints",
+    "test_out",
     "test_reuse",
     "test_session",
     "test_session_memory",

@@ -176,7 +176,7 @@ def misfit(model: str, spec: TensorSpec, array: np.ndarray[Any, Any], value: obj
     if not fits:
         return f"input `{spec.name}` {dtype_misfit(model, spec, array.dtype.name, value)}"
     if spec.shape is not None and not _fits(array.shape, spec.shape):
-        return f"input `{spec.name}` has shape {_shape(array.shape)}, but {model} expects {_shape(spec.shape)}"
+        return f"input `{spec.name}` has shape {shape_of(array.shape)}, but {model} expects {shape_of(spec.shape)}"
     return None
 
 
@@ -200,6 +200,8 @@ def dtype_misfit(model: str, spec: TensorSpec, dtype: str, value: object) -> str
 def unbindable(role: str, name: str, dtype: str, type_string: str, array: object) -> ValueError | None:
     """Why an array cannot be bound, with the remedy; None where it can.
 
+    onnxruntime's Python package, which is asked to bind it, knows none of the dtypes of ml_dtypes.
+
     Args:
         role: `input` or `output`; an output must be writable as well.
         name: Its name.
@@ -207,22 +209,50 @@ def unbindable(role: str, name: str, dtype: str, type_string: str, array: object
         type_string: onnxruntime's name of the type that the model declares.
         array: What came for it.
     """
-    subject = f"{role} `{name}` cannot be"
+    subject = f"{role} `{name}` cannot be bound"
     if dtype not in NUMPY_DTYPES:
-        return ValueError(f"{subject} bound: it is a {type_string}, and only tensors of numbers can; use `run`")
+        return ValueError(f"{subject}: it is a {type_string}, and only tensors of numbers can; use `run`")
+    reason = _unusable(subject, dtype, array)
+    if reason is None and role == "output" and isinstance(array, np.ndarray) and not array.flags.writeable:
+        reason = f"{role} `{name}` cannot be overwritten: its array is read-only; pass a writable one"
+    return None if reason is None else ValueError(reason)
+
+
+def unwritable(name: str, dtype: str, type_string: str, array: object) -> str | None:
+    """Why an output cannot be written into an array, with the remedy; None where it can.
+
+    Args:
+        name: The output.
+        dtype: numpy's name of the dtype that the model declares.
+        type_string: What texts call the type that the model declares.
+        array: What came for it.
+    """
+    subject = f"output `{name}` cannot be written there"
+    if dtype not in NUMPY_DTYPES | EXTENDED_DTYPES:
+        return f"{subject}: it is a {type_string}, and only tensors of numbers can; leave it out of `out`"
+    reason = _unusable(subject, dtype, array)
+    if reason is None and isinstance(array, np.ndarray) and not array.flags.writeable:
+        reason = f"{subject}: its array is read-only; pass a writable one"
+    return reason
+
+
+def _unusable(subject: str, dtype: str, array: object) -> str | None:
+    """Why the memory of an array cannot be used as it lies, with the remedy; None where it can.
+
+    Args:
+        subject: How the text begins.
+        dtype: numpy's name of the dtype that is wanted.
+        array: What came.
+    """
     if not isinstance(array, np.ndarray):
-        return ValueError(f"{subject} bound: it is {type(array)}, not an array")
+        return f"{subject}: it is {type(array)}, not an array"
     if array.dtype.name != dtype:
-        return ValueError(
-            f"{subject} bound: its dtype is {array.dtype}, but the model expects {dtype}; pass an array of that dtype"
-        )
+        return f"{subject}: its dtype is {array.dtype}, but the model expects {dtype}; pass an array of that dtype"
     if not (array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative):
-        return ValueError(
-            f"{subject} bound: its array is not in C order, aligned and in native byte order; "
+        return (
+            f"{subject}: its array is not in C order, aligned and in native byte order; "
             "pass `numpy.ascontiguousarray(...)` of it in native byte order"
         )
-    if role == "output" and not array.flags.writeable:
-        return ValueError(f"{subject} overwritten: its array is read-only; pass a writable one")
     return None
 
 
@@ -327,7 +357,8 @@ def _fits(given: tuple[int, ...], expected: tuple[int | str | None, ...]) -> boo
     )
 
 
-def _shape(shape: Iterable[int | str | None]) -> str:
+def shape_of(shape: Iterable[int | str | None]) -> str:
+    """A shape as texts show it."""
     # An axis without a name has None, or an empty name.
     return "[" + ", ".join("?" if dim is None or dim == "" else str(dim) for dim in shape) + "]"
 

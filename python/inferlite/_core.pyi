@@ -75,6 +75,7 @@ class Model:
         outputs: Sequence[str] | str | None = None,
         timeout: float | None = None,
         priority: int | None = None,
+        out: Any = None,
         **named: Any,
     ) -> Any: ...
     def __enter__(self) -> Self: ...
@@ -137,6 +138,7 @@ class Model:
         outputs: Sequence[str] | str | None = None,
         timeout: float | None = None,
         priority: int | None = None,
+        out: Any = None,
         **named: Any,
     ) -> Any: ...
     def stats(self) -> Stats: ...
@@ -213,7 +215,12 @@ class Session:
     ) -> BoundCall: ...
     def end_profiling(self) -> str: ...
     def run(
-        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        run_options: Any = None,
+        *,
+        out: Mapping[str, Any] | None = None,
     ) -> list[Any]: ...
     def run_async(
         self,

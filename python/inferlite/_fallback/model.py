@@ -22,6 +22,7 @@ from inferlite._fallback.runs import Runs, text_of
 from inferlite._fallback.session import InferenceSession
 from inferlite._fallback.threads import available_threads
 from inferlite._fallback.tickets import Threads, Ticket
+from inferlite._out import predict as predict_into
 from inferlite.cache import live
 from inferlite.capabilities import refuse
 from inferlite.exceptions import ModelLoadError
@@ -128,6 +129,7 @@ class Model:
         outputs: Sequence[str] | str | None = None,
         timeout: float | None = None,
         priority: int | None = None,
+        out: Any = None,  # noqa: ANN401 - an array, or several by name
         **named: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401 - the model decides
         """Run the model; calling the model does the same.
@@ -140,13 +142,16 @@ class Model:
             timeout: How many seconds the answer may take; None for as long as it takes. With one, the run is another
                 thread's, which copies the inputs.
             priority: An integer; where calls are batched, those with higher ones leave first.
+            out: An array to write the output into, or a mapping of arrays by name: writable, C-contiguous, of the
+                output's dtype and shape, and none that shares memory with another of the call.
             **named: The inputs by name, instead of a mapping.
 
         Returns:
             The output itself where one was computed, else a dict by name: new arrays, lists or dicts.
 
         Raises:
-            InvalidInputError: An input is missing, unknown or does not fit, or an output is unknown.
+            InvalidInputError: An input is missing, unknown or does not fit, an output is unknown, or an array in `out`
+                cannot take its output.
             ModelRunError: A node of the model fails.
             DeadlineExceededError: The answer did not come within `timeout`.
             QueueFullError: Too many rows wait for a batch.
@@ -158,6 +163,8 @@ class Model:
             >>> both = model({"a": a, "b": b})  # doctest: +SKIP
             >>> score = model(a=a, b=b, outputs=["score"])  # doctest: +SKIP
         """
+        if out is not None:
+            return predict_into(self, inputs, outputs, timeout, priority, named, out)
         timeout = self._timeout if timeout is None else timeout
         seconds, rank = checks.timeout(timeout), _rank(priority)
         call = self._call(inputs, outputs, named)

@@ -20,6 +20,7 @@ from inferlite._fallback.feeds import readable_feed
 from inferlite._fallback.tickets import Threads
 from inferlite._hints import explained
 from inferlite._model_file import random_node
+from inferlite._out import run as run_into
 from inferlite.cache import Cache, live, refuse_random
 from inferlite.capabilities import refuse
 from inferlite.options import RunOptions
@@ -130,6 +131,8 @@ class InferenceSession(onnxruntime.InferenceSession):
         output_names: Sequence[str] | None,
         input_feed: Mapping[str, Any],
         run_options: onnxruntime.RunOptions | None = None,
+        *,
+        out: Mapping[str, Any] | None = None,
     ) -> list[Any]:
         """Run the model.
 
@@ -137,12 +140,14 @@ class InferenceSession(onnxruntime.InferenceSession):
             output_names: The outputs to compute, in this order; None or empty for all.
             input_feed: A value for every input, by name.
             run_options: Options of this run.
+            out: Arrays to write outputs into, by name: writable, C-contiguous, of the output's dtype and shape, and
+                none that shares memory with another of the call. The others are new.
 
         Returns:
             One entry for each output: an array, a list, a dict or None.
 
         Raises:
-            ValueError: An input is missing.
+            ValueError: An input is missing, or an array in `out` cannot take its output.
             onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument: An input does not fit; and the other classes
                 of onnxruntime, as there.
         """
@@ -150,6 +155,8 @@ class InferenceSession(onnxruntime.InferenceSession):
             # onnxruntime's half has not been made either, and crashes.
             message = "the run options are empty: `__init__` has not run"
             raise RuntimeError(message)
+        if out is not None:
+            return run_into(self, output_names, input_feed, run_options, out)
         try:
             return self._run(output_names, input_feed, run_options)
         except (InvalidArgument, RuntimeError, TypeError, AttributeError, Fail) as error:

@@ -143,25 +143,35 @@ impl PyModel {
     ///         proven to be short is another thread's, which copies the inputs, and ends early if nobody waits for it.
     ///     priority: Where calls are batched: those with a higher number leave first, and waiting while a whole batch
     ///         leaves counts as one. Else nothing.
+    ///     out: An array to write the output into, or a mapping of arrays by name: writable, C-contiguous, of the
+    ///         output's dtype and shape, and none that shares memory with another of the call. They are returned
+    ///         themselves, and left as they are where the run fails.
     ///     **named: The inputs by name, instead of a mapping.
     ///
     /// Returns:
     ///     The output itself where one was computed, else a dict by name: new arrays, lists or dicts.
     ///
     /// Raises:
-    ///     InvalidInputError: An input is missing, unknown or does not fit, or an output is unknown.
+    ///     InvalidInputError: An input is missing, unknown or does not fit, an output is unknown, or an array in `out`
+    ///         cannot take its output.
     ///     ModelRunError: A node of the model fails.
     ///     DeadlineExceededError: The answer did not come within `timeout`.
     ///     ModelClosedError: `close()` was called before.
-    #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, priority = None, **named))]
+    #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, priority = None, out = None, **named))]
     pub(crate) fn predict<'py>(
         slf: &Bound<'py, Self>,
         inputs: Option<&Bound<'py, PyAny>>,
         outputs: Option<&Bound<'py, PyAny>>,
         timeout: Option<&Bound<'py, PyAny>>,
         priority: Option<&Bound<'py, PyAny>>,
+        out: Option<&Bound<'py, PyAny>>,
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(out) = out {
+            let named = named.cloned().unwrap_or_else(|| PyDict::new(slf.py()));
+            let arguments = (slf, inputs, outputs, timeout, priority, named, out);
+            return slf.py().import("inferlite._out")?.call_method1("predict", arguments);
+        }
         let mut terms = Self::terms(slf, priority)?;
         if let Some(timeout) = Self::timeout(slf, timeout)
             && let Some(deadline) = Self::deadline(slf, timeout)?
@@ -198,16 +208,17 @@ impl PyModel {
         Self::predict_missed(slf, inputs, outputs, &terms, named, missed)
     }
 
-    #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, priority = None, **named))]
+    #[pyo3(signature = (inputs = None, /, *, outputs = None, timeout = None, priority = None, out = None, **named))]
     fn __call__<'py>(
         slf: &Bound<'py, Self>,
         inputs: Option<&Bound<'py, PyAny>>,
         outputs: Option<&Bound<'py, PyAny>>,
         timeout: Option<&Bound<'py, PyAny>>,
         priority: Option<&Bound<'py, PyAny>>,
+        out: Option<&Bound<'py, PyAny>>,
         named: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        Self::predict(slf, inputs, outputs, timeout, priority, named)
+        Self::predict(slf, inputs, outputs, timeout, priority, out, named)
     }
 
     /// Run the model for an event loop, which goes on meanwhile: `y = await model.apredict(x)`.

@@ -342,23 +342,31 @@ impl PySession {
     ///     input_feed: a dictionary of input name to value: an array of the declared dtype and shape, a list for a
     ///         sequence, a dictionary for a map.
     ///     run_options: see `RunOptions`; `None` for the defaults.
+    ///     out: arrays to write outputs into, by name: writable, C-contiguous, of the output's dtype and shape, and none
+    ///         that shares memory with another of the call. They are returned themselves, and left as they are where
+    ///         the run fails; the other outputs are new. `bind` has the runtime write into arrays without a copy.
     ///
     /// Returns:
     ///     A list with one result per output: an array, a list for a sequence, a dictionary for a map, `None` for an
     ///     absent optional.
     ///
     /// Raises:
-    ///     ValueError: a required input is missing.
+    ///     ValueError: a required input is missing, or an array in `out` cannot take its output.
     ///     InvalidArgument: a name is unknown, or an input has the wrong dtype, rank or shape.
-    #[pyo3(signature = (output_names, input_feed, run_options = None))]
+    #[pyo3(signature = (output_names, input_feed, run_options = None, *, out = None))]
     fn run<'py>(
-        &self,
-        py: Python<'py>,
+        slf: &Bound<'py, Self>,
         output_names: Option<&Bound<'py, PyAny>>,
         input_feed: &Bound<'py, PyAny>,
         run_options: Option<&Bound<'py, PyAny>>,
+        out: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let opened = self.opened()?;
+        let (py, opened) = (slf.py(), slf.get().opened()?);
+        if let Some(out) = out {
+            let arguments = (slf, output_names, input_feed, run_options, out);
+            let written = py.import("inferlite._out")?.call_method1("run", arguments)?;
+            return Ok(written.cast_into::<PyList>()?);
+        }
         opened
             .answer(py, output_names, input_feed, run_options)
             .map_err(|error| opened.explained(py, error, output_names, input_feed))

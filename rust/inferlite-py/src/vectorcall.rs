@@ -174,7 +174,9 @@ unsafe extern "C" fn vectorcall(
         // SAFETY: a live object, which the caller keeps alive.
         let input = unsafe { Bound::from_borrowed_ptr(py, input) };
         if PyModel::timeout(model, None).is_some() {
-            return attached(py, || PyModel::predict(model, Some(&input), None, None, None, None));
+            return attached(py, || {
+                PyModel::predict(model, Some(&input), None, None, None, None, None)
+            });
         }
         match PyModel::look_up(model, &input) {
             Looked::Found(mut answer) => model.get().object(py, &mut answer, None),
