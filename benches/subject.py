@@ -107,8 +107,8 @@ class Subject(Protocol):
 
 
 def one_thread() -> onnxruntime.SessionOptions:
-    """Return session options with one intra-op thread and every other default kept."""
-    options = onnxruntime.SessionOptions()
+    """Return session options with one intra-op thread and every other default kept, which both sides can use."""
+    options = import_module("inferlite").SessionOptions()
     options.intra_op_num_threads = 1
     return options
 

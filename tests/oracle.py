@@ -91,7 +91,7 @@ DIFFERENCES = (
     Difference(
         case="`SessionOptions.add_initializer` with a temporary OrtValue",
         onnxruntime="uses memory that is freed already, and may crash",
-        inferlite="keeps the value alive (`inferlite.SessionOptions`, Python back end); the native one refuses it",
+        inferlite="keeps the value alive (`inferlite.SessionOptions`)",
         reason="no use of freed memory",
     ),
     Difference(

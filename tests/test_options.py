@@ -370,11 +370,11 @@ def test_what_onnxruntime_refuses_does_not_reach_the_native_half() -> None:
     assert handle.told == []
 
 
-def test_an_adapter_is_refused_on_the_native_back_end() -> None:
-    options = RunOptions()
-    options._handle = _Handle()  # type: ignore[assignment]
-    with pytest.raises(BackendUnavailableError, match=r"^`RunOptions\.add_active_adapter` is not available: "):
-        options.add_active_adapter(onnxruntime.LoraAdapter())
+def test_a_run_with_an_adapter_is_left_to_the_package() -> None:
+    options, handle = RunOptions(), _Handle()
+    options._handle = handle  # type: ignore[assignment]
+    options.add_active_adapter(onnxruntime.LoraAdapter())
+    assert handle.told == [("set_need_package",)]
 
 
 def test_onnxruntime_takes_these_options() -> None:

@@ -49,6 +49,13 @@ if TYPE_CHECKING:
     from inferlite.model import load
     from inferlite.options import RunOptions, SessionOptions
     from inferlite.padding import Pad
+    from inferlite.patching import patch, unpatch
+    from inferlite.process_settings import (
+        disable_telemetry_events,
+        enable_telemetry_events,
+        set_default_logger_severity,
+        set_seed,
+    )
     from inferlite.session import InferenceSession
 
     backend: Literal["native", "python"]
@@ -81,7 +88,13 @@ __all__ = [
     "TensorSpec",
     "__version__",
     "backend",
+    "disable_telemetry_events",
+    "enable_telemetry_events",
     "load",
+    "patch",
+    "set_default_logger_severity",
+    "set_seed",
+    "unpatch",
 ]
 
 _MODULES = {
@@ -107,8 +120,69 @@ _MODULES = {
     "Signature": "metadata",
     "Stats": "metadata",
     "TensorSpec": "metadata",
+    "disable_telemetry_events": "process_settings",
+    "enable_telemetry_events": "process_settings",
     "load": "model",
+    "patch": "patching",
+    "set_default_logger_severity": "process_settings",
+    "set_seed": "process_settings",
+    "unpatch": "patching",
 }
+
+# What onnxruntime has beside these, for `import inferlite as onnxruntime`; nothing is added to it.
+_DELEGATED = frozenset(
+    {
+        "AdapterFormat",
+        "ExecutionMode",
+        "ExecutionOrder",
+        "GraphOptimizationLevel",
+        "LoraAdapter",
+        "ModelCompiler",
+        "ModelPackage",
+        "ModelPackageComponentContext",
+        "ModelPackageContext",
+        "ModelPackageOptions",
+        "ModelPackageWriteMode",
+        "OrtAllocatorType",
+        "OrtArenaCfg",
+        "OrtCompileApiFlags",
+        "OrtDevice",
+        "OrtDeviceMemoryType",
+        "OrtDeviceVendorId",
+        "OrtEpAssignedNode",
+        "OrtEpAssignedSubgraph",
+        "OrtEpContextData",
+        "OrtEpContextDataBuffer",
+        "OrtEpDevice",
+        "OrtExecutionProviderDevicePolicy",
+        "OrtExternalInitializerInfo",
+        "OrtHardwareDevice",
+        "OrtHardwareDeviceType",
+        "OrtMemType",
+        "OrtMemoryInfo",
+        "OrtMemoryInfoDeviceType",
+        "OrtSparseFormat",
+        "OrtSyncStream",
+        "capi",
+        "create_and_register_allocator",
+        "create_and_register_allocator_v2",
+        "cuda_version",
+        "get_all_providers",
+        "get_available_providers",
+        "get_build_info",
+        "get_device",
+        "get_ep_devices",
+        "get_version_string",
+        "has_collective_ops",
+        "package_name",
+        "preload_dlls",
+        "print_debug_info",
+        "register_execution_provider_library",
+        "set_default_logger_verbosity",
+        "unregister_execution_provider_library",
+        "version",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes, a function and strings
@@ -124,6 +198,11 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes, a function and str
 
         active = _backend.active()
         return active.name if name == "backend" else getattr(active, name)
+    if name in _DELEGATED:
+        import onnxruntime  # noqa: PLC0415
+
+        if hasattr(onnxruntime, name):
+            return getattr(onnxruntime, name)
     if name == "__version__":
         value = globals()[name] = _version()
         return value
@@ -133,7 +212,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes, a function and str
 
 def __dir__() -> list[str]:
     dunders = {name for name in globals() if name.startswith("__")}
-    return sorted(dunders | set(__all__))
+    return sorted(dunders | set(__all__) | _DELEGATED)
 
 
 def _version() -> str:

@@ -84,6 +84,20 @@ class Batching:
         message = f"`batching` must be True, False, an `inferlite.Batching` or None, not {given!r}"
         raise TypeError(message)
 
+    @classmethod
+    def read_for_session(cls, given: Batching | bool | None) -> Batching | None:  # noqa: FBT001 - as above
+        """The same for `InferenceSession`, whose `run` waits for as long as it takes.
+
+        Raises:
+            TypeError: It is of another type.
+            ValueError: It has a `timeout`.
+        """
+        settings = cls.read(given)
+        if settings is not None and settings.timeout is not None:
+            message = "`run` of a session keeps no `timeout`: leave it out of `batching`, or use `inferlite.load`"
+            raise ValueError(message)
+        return settings
+
     def _check_backend(self, backend: str) -> None:
         """Refuse what only the native back end can do.
 

@@ -84,21 +84,32 @@ CAPABILITIES: Final = {
         python=False,
         reason="onnxruntime's Python interface holds the GIL while it loads a model",
     ),
-    "config_from_model": Capability(
-        native=False,
-        python=True,
-        reason="set the environment variable ORT_LOAD_CONFIG_FROM_MODEL=1, which every back end reads",
-    ),
     "session_objects": Capability(
         native=False,
         python=True,
         reason=(
             "initializers, providers, adapters and callbacks that live in the onnxruntime package cannot be handed to "
-            "another copy of the runtime: set INFERLITE_BACKEND=python"
+            "another copy of the runtime: make an `InferenceSession`, which runs on that package then, or set "
+            "INFERLITE_BACKEND=python"
         ),
+    ),
+    "tuning": Capability(
+        native=False,
+        python=True,
+        reason="the C interface has no results of tuning: set INFERLITE_BACKEND=python",
+    ),
+    "captured_graphs": Capability(
+        native=False,
+        python=True,
+        reason="captured graphs are given back with the session: make a new one, or set INFERLITE_BACKEND=python",
     ),
 }
 """What inferlite can do, by name, and on which back end."""
+
+
+def refusal(capability: str, subject: str) -> BackendUnavailableError:
+    """What `refuse` raises."""
+    return BackendUnavailableError(f"{subject} is not available: {CAPABILITIES[capability].reason}")
 
 
 def refuse(capability: str, subject: str) -> NoReturn:
@@ -111,5 +122,4 @@ def refuse(capability: str, subject: str) -> NoReturn:
     Raises:
         BackendUnavailableError: Always; it says the reason.
     """
-    message = f"{subject} is not available: {CAPABILITIES[capability].reason}"
-    raise BackendUnavailableError(message)
+    raise refusal(capability, subject)

@@ -117,7 +117,7 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
     by_row = kept is not None and kept.by == "row"
     settings = None
     if combined is not None:
-        settings = combined._given(_instances(backend.name, session_options, providers))  # noqa: SLF001 - as above
+        settings = combined._given(instances(backend.name, session_options, providers))  # noqa: SLF001 - as above
     if by_row or settings is not None:
         opened._use_rows(axes, example, rows_independent, by_row, settings)  # noqa: SLF001 - a class of this package
     elif example is not None:
@@ -188,7 +188,7 @@ def _open_python(
     return make(session_options=session_options, providers=pairs, instances=instances)
 
 
-def _instances(backend: str, session_options: onnxruntime.SessionOptions | None, providers: object) -> int:
+def instances(backend: str, session_options: onnxruntime.SessionOptions | None, providers: object) -> int:
     """How many runs keep all processors busy; one where something else than processors runs the model."""
     threads = 0 if session_options is None else session_options.intra_op_num_threads
     if threads < 1 or providers not in (None, ["CPUExecutionProvider"]):

@@ -157,6 +157,15 @@ class SessionOptions(onnxruntime.SessionOptions):
             return session_settings(self, providers_given=providers_given)
         return _attributes(self)
 
+    def _unreadable(self, *, providers_given: bool) -> str | None:
+        """The method that was given what only the onnxruntime package can use, if any was."""
+        if not providers_given and self.has_providers():
+            return "`SessionOptions.add_provider`"
+        for method, args in self._calls:
+            if method in _REFUSED and args != _REFUSED[method]:
+                return f"`SessionOptions.{method}`"
+        return None
+
     def _copy(self) -> SessionOptions:
         """Options that are equal now and change on their own from here."""
         copy = type(self)()
@@ -218,15 +227,11 @@ class RunOptions(onnxruntime.RunOptions):
             self._handle.add_config_entry(key, value)
 
     def add_active_adapter(self, adapter: onnxruntime.LoraAdapter, /) -> None:
-        """Use an adapter for this run.
-
-        Raises:
-            BackendUnavailableError: The native back end is active: the adapter belongs to another copy of the runtime.
-        """
+        """Use an adapter for this run, which the onnxruntime package makes: it alone can read the adapter."""
         super().add_active_adapter(adapter)
         self._calls = (*self._calls, ("add_active_adapter", (adapter,)))
         if self._handle is not None:
-            refuse("session_objects", "`RunOptions.add_active_adapter`")
+            self._handle.set_need_package()
 
     def _for_one(self) -> RunOptions:
         """Options of one run that say the same; setting `terminate` of these ends it."""
@@ -296,14 +301,41 @@ def session_settings(
     """
     settings: dict[str, Any] = {}
     if options is not None:
-        if options.has_providers() and not providers_given:
-            refuse("session_objects", "`SessionOptions.add_provider`")
+        if isinstance(options, SessionOptions):
+            reason = options._unreadable(providers_given=providers_given)  # noqa: SLF001 - the class of this module
+        else:
+            reason = "`SessionOptions.add_provider`" if options.has_providers() and not providers_given else None
+        if reason is not None:
+            refuse("session_objects", reason)
         settings.update(_attributes(options))
         settings.update(_records(options) if isinstance(options, SessionOptions) else _known_entries(options))
     if disabled_optimizers is not None:
         # The order of a set changes from run to run.
         settings["disabled_optimizers"] = sorted(set(disabled_optimizers))
     return settings
+
+
+def unreadable(options: onnxruntime.SessionOptions, *, providers_given: bool) -> str | None:
+    """What the native runtime cannot be told of these options; None if it can be told all.
+
+    Options made by onnxruntime's own class do not tell whether they hold initializers, free dimensions, libraries of
+    operators or callbacks, so that the answers of a session without these could be others.
+    """
+    if isinstance(options, SessionOptions):
+        return options._unreadable(providers_given=providers_given)  # noqa: SLF001 - the class of this module
+    if not _Told.of_plain_options:
+        _Told.of_plain_options = True
+        _logger.warning(
+            "a session with options of onnxruntime's own class runs on the onnxruntime package, since they do not tell "
+            "all that they hold: make them with `inferlite.SessionOptions`, or call `inferlite.patch()` before"
+        )
+    return "options of onnxruntime's own class"
+
+
+class _Told:
+    """What has been said once, which is enough."""
+
+    of_plain_options = False
 
 
 def options_from_settings(settings: dict[str, Any]) -> SessionOptions:
@@ -363,10 +395,7 @@ _REFUSED: Final[dict[str, tuple[Any, ...] | None]] = {
 
 
 def _records(options: SessionOptions) -> dict[str, Any]:
-    for method, args in options._calls:  # noqa: SLF001 - the class of this module
-        if method in _REFUSED and args != _REFUSED[method]:
-            refuse("session_objects", f"`SessionOptions.{method}`")
-    recorded = options._recorded  # noqa: SLF001
+    recorded = options._recorded  # noqa: SLF001 - the class of this module
     entries = recorded("add_session_config_entry")
     by_name = recorded("add_free_dimension_override_by_name")
     by_denotation = recorded("add_free_dimension_override_by_denotation")

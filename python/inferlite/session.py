@@ -9,15 +9,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from inferlite import _core, providers as provider_rules
-from inferlite.capabilities import refuse
+from inferlite.capabilities import refusal
 from inferlite.exceptions import InferliteError
 from inferlite.metadata import ModelMetadata, NodeArg
+from inferlite.process_settings import may_be_seeded
+from inferlite.twin import Twinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import onnxruntime
 
+    from inferlite.batching import Batching
     from inferlite.cache import Cache, PredictionCache
     from inferlite.options import SessionOptions
 
@@ -31,7 +34,7 @@ MODEL_CONFIG_KEY: Final = "ort_config"
 """Where the metadata of a model holds options for its sessions."""
 
 
-class InferenceSession(_core.Session):
+class InferenceSession(Twinned):
     """A model that runs as in `onnxruntime.InferenceSession`: the same calls, answers and exceptions, at less cost.
 
     Many threads may call `run` on one session at once. Creating a session releases the GIL.
@@ -47,13 +50,12 @@ class InferenceSession(_core.Session):
     # What most sessions never change stays with the class: after a model was made, the caches hold its code, and each
     # line here costs several times what it does in a loop of its own.
     _cache_settings: dict[str, Any] | None = None
-    _fall_back = True
+    _enable_fallback = True
     _fallback_providers: Sequence[str] = _CPU_ALONE
     _model_path: str | None = None
     _options: SessionOptions | None = None
-    _provider_dicts: Mapping[str, dict[str, str]] = {}
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - onnxruntime's arguments, and settings by name
         self,
         path_or_bytes: str | bytes | os.PathLike[str],
         sess_options: onnxruntime.SessionOptions | None = None,
@@ -63,9 +65,14 @@ class InferenceSession(_core.Session):
         hold_gil: bool = True,
         cache: Cache | str | int | None = None,
         casting: Literal["no", "safe", "same_kind"] = "no",
+        batching: Batching | bool | None = None,
         **kwargs: Any,  # noqa: ANN401 - onnxruntime ignores what it does not know
     ) -> None:
         """Load a model.
+
+        What the native part cannot be told makes the session run on the onnxruntime package itself, which `engine`
+        names then: values and callables in `sess_options`, any options of onnxruntime's own class (they do not tell all
+        that they hold), random operators after `set_seed`, and options that are read from the model.
 
         Args:
             path_or_bytes: The path of an ONNX or ORT file, or the content of one.
@@ -77,46 +84,127 @@ class InferenceSession(_core.Session):
             cache: Whether answers are kept and given again for equal inputs, as in `inferlite.load`; None for no cache.
             casting: Which arrays of numbers are cast to the dtype of their input, with numpy's meanings
                 (`numpy.can_cast`); `bind` casts none.
+            batching: Whether concurrent calls of `run` are combined to batches, as in `inferlite.load`, which find out
+                whether the rows of the model are independent; None and False for no. `run` then raises QueueFullError
+                where too many wait.
             **kwargs: onnxruntime's `enable_fallback` (default 1: when providers cannot be used, log a warning and take
                 the CPU), `disabled_optimizers` and `read_config_from_model`; others are ignored, as there.
 
         Raises:
             TypeError: `path_or_bytes` or `sess_options` is of another type.
-            ValueError: `casting` is something else.
-            BackendUnavailableError: `sess_options` holds something that only the onnxruntime package can use.
-            ModelLoadError: `cache` is given for a model that may be random, or `Cache(by="row")` for one whose rows
-                are not independent.
+            BackendUnavailableError: A setting of `cache` or `batching` is not there where the session runs.
+            ModelLoadError: `cache` is given for a model that may be random, or `Cache(by="row")` or `batching` for one
+                whose rows are not independent.
+            ValueError: `casting` is something else, or `batching` has a `timeout`, which no call of `run` has.
             onnxruntime.capi.onnxruntime_pybind11_state.Fail: The model cannot be loaded; and the other classes of
                 onnxruntime, as there.
         """
-        reads_config = False
         self._casting = _casting(casting)
         if kwargs:
-            self._fall_back = int(kwargs.get("enable_fallback", 1)) == 1
-            reads_config = "read_config_from_model" in kwargs and int(kwargs["read_config_from_model"]) == 1
+            self._enable_fallback = int(kwargs.get("enable_fallback", 1)) == 1
         model = path_or_bytes if type(path_or_bytes) is bytes else _model_argument(path_or_bytes)
-        if type(model) is str:
+        if isinstance(model, str):
             self._model_path = model
+        else:
+            self._model_bytes = model
+        if batching is not None:
+            from inferlite.batching import Batching  # noqa: PLC0415 - most sessions have none
+
+            batching = Batching.read_for_session(batching)
+        given = (sess_options, providers, provider_options)
+        if sess_options or may_be_seeded():
+            reason = _reason_for_package(model, sess_options, is_told_providers=bool(providers))
+            if reason is not None:
+                self._hand_over(reason, given, kwargs, cache=cache, batching=batching)
+                return
         if cache is not None:
-            self._cache_settings = _cache_settings(model, cache)
+            self._cache_settings = self._allowed_cache(model, cache)
         try:
             self._create(model, sess_options, providers, provider_options, kwargs.get("disabled_optimizers"), hold_gil)
-        except InferliteError:
-            raise
         except (ValueError, RuntimeError) as error:
-            if not self._fall_back:
-                raise
-            substitutes = self._fallback_providers
-            _logger.warning("providers %s cannot be used (%s): falling back to %s", providers, error, substitutes)
+            self._create_on_substitutes(error, model, sess_options, providers, hold_gil)
+        if self._cache_settings is not None or batching is not None:
+            self._use_independent_rows(getattr(cache, "by", None) == "row", batching, sess_options, providers)
+        if kwargs and _must_read_config(kwargs) and MODEL_CONFIG_KEY in self._model_meta.custom_metadata_map:
+            self._hand_over("its options are in the model", given, kwargs, cache=cache, batching=batching)
+
+    def _create_on_substitutes(
+        self,
+        error: ValueError | RuntimeError,
+        model: str | bytes,
+        options: onnxruntime.SessionOptions | None,
+        providers: Providers | None,
+        hold_gil: bool,  # noqa: FBT001
+    ) -> None:
+        if isinstance(error, InferliteError) or not self._enable_fallback:
+            raise error
+        substitutes = self._fallback_providers
+        _logger.warning("providers %s cannot be used (%s): falling back to %s", providers, error, substitutes)
+        try:
+            self._create(model, options, substitutes, None, None, hold_gil)
+        except Exception as fallback_error:
+            raise fallback_error from error
+        self.disable_fallback()
+
+    def _allowed_cache(self, model: str | bytes, cache: Cache | str | int) -> dict[str, Any] | None:
+        try:
+            return _cache_settings(model, cache)
+        except InferliteError as error:
+            self._refused("cache", error)
+        return None
+
+    def _use_independent_rows(
+        self,
+        by_row: bool,  # noqa: FBT001
+        batching: Batching | None,
+        options: onnxruntime.SessionOptions | None,
+        providers: Providers | None,
+    ) -> None:
+        if by_row and self._cache_settings is not None:
             try:
-                self._create(model, sess_options, substitutes, None, None, hold_gil)
-            except Exception as fallback_error:
-                raise fallback_error from error
-            self.disable_fallback()
-        if getattr(cache, "by", None) == "row":
-            self._keep_rows()
-        if reads_config and not _config_is_read() and MODEL_CONFIG_KEY in self._metadata.custom_metadata_map:
-            refuse("config_from_model", "`read_config_from_model` for a model that holds options")
+                self._use_rows(are_kept=True, batching=None)
+            except InferliteError as error:
+                self._refused("cache", error)
+                # It is there, and keeps nothing from now on.
+                self._cache_settings = None
+                self._cache_resize(0, None)
+        if batching is not None:
+            try:
+                from inferlite.model import instances  # noqa: PLC0415 - most sessions have no batches
+
+                settings = batching._given(instances("native", options, providers))  # noqa: SLF001 - of this package
+                self._use_rows(are_kept=False, batching=settings)
+            except InferliteError as error:
+                self._refused("batching", error)
+
+    def _refused(self, _feature: Literal["cache", "batching"], error: InferliteError) -> None:
+        """Decide what becomes of a session that is refused a cache or batches: there is none."""
+        raise error
+
+    def _hand_over(
+        self,
+        reason: str,
+        arguments: tuple[Any, ...],
+        named: dict[str, Any],
+        *,
+        cache: Cache | str | int | None,
+        batching: Batching | bool | None,
+    ) -> None:
+        """Let the onnxruntime package run the model, from now on."""
+        from inferlite._fallback import InferenceSession as RunningSession  # noqa: PLC0415 - imports onnxruntime
+        from inferlite.package_session import class_for  # noqa: PLC0415 - as above
+
+        _logger.info("the session runs on the onnxruntime package: %s", reason)
+        model = self._model_bytes or self._model_path or b""
+        settings = {"casting": self._casting, **named}
+        if batching is not None:
+            self._refused("batching", refusal("row_independence", "`batching` on the onnxruntime package"))
+        try:
+            self._twin = RunningSession(model, *arguments, cache=cache, **settings)
+        except InferliteError as error:
+            self._refused("cache", error)
+            self._twin = RunningSession(model, *arguments, **settings)
+        self.__class__ = class_for(type(self))
 
     def _create(
         self,
@@ -155,18 +243,34 @@ class InferenceSession(_core.Session):
         self._settings = settings
 
     @property
-    def engine(self) -> Literal["onnxruntime"]:
-        """What runs the model."""
+    def engine(self) -> Literal["onnxruntime", "onnxruntime (python)"]:
+        """What runs the model: ONNX Runtime, by way of the native part or of the onnxruntime package."""
         return "onnxruntime"
 
     @property
     def cache(self) -> PredictionCache | None:
         """The answers that are kept; None where the session was made without `cache=`."""
+        if self._cache_settings is None:
+            return None
         from inferlite.cache import live  # noqa: PLC0415 - most sessions have none
 
         return live(self)
 
     # Made when they are asked for: a service that makes many sessions seldom looks at them.
+
+    # What code outside onnxruntime reads of its sessions.
+
+    @property
+    def _providers(self) -> list[str]:
+        return self._provider_names()
+
+    @property
+    def _provider_options(self) -> dict[str, dict[str, str]]:
+        return self.get_provider_options()
+
+    @property
+    def _sess_options(self) -> SessionOptions:
+        return self.get_session_options()
 
     @cached_property
     def _inputs_meta(self) -> list[NodeArg]:
@@ -177,11 +281,11 @@ class InferenceSession(_core.Session):
         return [NodeArg(*description) for description in self._outputs()]
 
     @cached_property
-    def _initializers_meta(self) -> list[NodeArg]:
-        return [NodeArg(*description) for description in self._overridable_initializers()]
+    def _overridable_initializers(self) -> list[NodeArg]:
+        return [NodeArg(*description) for description in self._initializers()]
 
     @cached_property
-    def _metadata(self) -> ModelMetadata:
+    def _model_meta(self) -> ModelMetadata:
         return ModelMetadata(self._model_metadata())
 
     def get_inputs(self) -> list[NodeArg]:
@@ -194,27 +298,87 @@ class InferenceSession(_core.Session):
 
     def get_overridable_initializers(self) -> list[NodeArg]:
         """The initializers that a call may override; the same list each time."""
-        return self._initializers_meta
+        return self._overridable_initializers
 
     def get_modelmeta(self) -> ModelMetadata:
         """What the model says about itself; the same object each time."""
-        return self._metadata
+        return self._model_meta
 
     def get_providers(self) -> list[str]:
         """The names of the registered execution providers, highest precedence first."""
-        return self._providers()
+        return self._provider_names()
 
     def get_provider_options(self) -> dict[str, dict[str, str]]:
         """The options that were given to each registered provider; the CPU provider has none."""
-        names = self._providers()
+        names = self._provider_names()
         given = {**self._provider_dicts, provider_rules.CPU: {}}
         return {name: dict(given.get(name, {})) for name in names}
+
+    def set_providers(
+        self, providers: Providers | None = None, provider_options: Sequence[dict[Any, Any]] | None = None
+    ) -> None:
+        """Make the session anew on these execution providers, and forget every answer that is kept.
+
+        Runs that are under way end on the old ones, whose memory is given back with the session.
+
+        Args:
+            providers: Names of execution providers or (name, options) tuples, highest precedence first.
+            provider_options: One dict of options for each of `providers`, which are all names then.
+
+        Raises:
+            RuntimeError: No build of onnxruntime knows one of the names.
+            ValueError: An argument has another form.
+            onnxruntime.capi.onnxruntime_pybind11_state.Fail: The model's file has changed; and the other classes.
+        """
+        self._reset_session(providers, provider_options)
+
+    def _reset_session(self, providers: Providers | None, provider_options: Sequence[dict[Any, Any]] | None) -> None:
+        available = _core.available_providers()
+        provider_rules.check_pair(_names(providers))
+        names, dicts = provider_rules.normalize(providers, provider_options, available)
+        self._set_providers(provider_rules.usable(names, dicts, available))
+        self._fallback_providers = provider_rules.fallback_providers(names, available)
+        self._provider_dicts = dict(zip(names, dicts, strict=True))
+        # As in onnxruntime, which disables them for the first session alone.
+        self._settings = {key: value for key, value in self._settings.items() if key != "disabled_optimizers"}
+        self._twin = None
+
+    def set_ep_dynamic_options(self, options: Mapping[str, str]) -> None:
+        """Tell the execution providers something that they may heed from now on, and forget every answer that is kept.
+
+        Args:
+            options: Values by key, such as `{"ep.dynamic.workload_type": "Efficient"}`.
+
+        Raises:
+            TypeError: `options` is not a dict.
+            RuntimeError: There are none.
+        """
+        if not isinstance(options, dict):
+            message = (
+                "set_ep_dynamic_options(): incompatible function arguments. The following argument types are "
+                f"supported:\n    1. options: dict\n\nInvoked with: {options!r}"
+            )
+            raise TypeError(message)
+        if not options:
+            message = "no options were given: pass a dict with at least one"
+            raise RuntimeError(message)
+        self._set_dynamic_options([(str(key), str(value)) for key, value in options.items()])
+        if self._twin is not None:
+            self._twin.set_ep_dynamic_options(options)
+
+    def get_input_memory_infos(self) -> list[onnxruntime.OrtMemoryInfo]:
+        """Where the runtime wants each input that a call passes."""
+        return _memory_infos(self._memory_infos(is_for_inputs=True))
+
+    def get_output_memory_infos(self) -> list[onnxruntime.OrtMemoryInfo]:
+        """Where the runtime puts each output."""
+        return _memory_infos(self._memory_infos(is_for_inputs=False))
 
     def get_session_options(self) -> SessionOptions:
         """A copy of the options that the session was made with; the same object each time."""
         if self._options is None:
             # Refuses a session that has no model yet.
-            self._providers()
+            self._provider_names()
             from inferlite.options import options_from_settings  # noqa: PLC0415 - imports onnxruntime
 
             self._options = options_from_settings(self._settings)
@@ -226,11 +390,47 @@ class InferenceSession(_core.Session):
 
     def disable_fallback(self) -> None:
         """Let a failing execution provider fail the run."""
-        self._fall_back = False
+        self._enable_fallback = False
 
     def enable_fallback(self) -> None:
         """Let a run whose execution provider fails be repeated on the providers to fall back to."""
-        self._fall_back = True
+        self._enable_fallback = True
+
+
+def _memory_infos(rows: Iterable[tuple[str, int, int, int]]) -> list[onnxruntime.OrtMemoryInfo]:
+    import onnxruntime  # noqa: PLC0415 - only for those who ask
+
+    return [
+        onnxruntime.OrtMemoryInfo(name, onnxruntime.OrtAllocatorType(allocator), device, onnxruntime.OrtMemType(memory))
+        for name, allocator, device, memory in rows
+    ]
+
+
+def _reason_for_package(
+    model: str | bytes, options: onnxruntime.SessionOptions | None, *, is_told_providers: bool
+) -> str | None:
+    """Why the session has to run on the onnxruntime package, if it has to.
+
+    Raises:
+        TypeError: `options` are not onnxruntime's.
+    """
+    if options:
+        import onnxruntime  # noqa: PLC0415 - imported already, by whoever made the options
+
+        from inferlite.options import unreadable  # noqa: PLC0415 - imports onnxruntime
+
+        if not isinstance(options, onnxruntime.SessionOptions):
+            raise TypeError(_constructor_refusal(options))
+        reason = unreadable(options, providers_given=is_told_providers)
+        if reason is not None:
+            return reason
+    if may_be_seeded():
+        from inferlite._model_file import random_node  # noqa: PLC0415 - only after `set_seed`
+
+        node = random_node(model, native=True)
+        if node is not None:
+            return f"`set_seed` was called, and the model may be random ({node})"
+    return None
 
 
 def settings_for(
@@ -304,9 +504,9 @@ def _constructor_refusal(given: object) -> str:
     )
 
 
-def _config_is_read() -> bool:
-    # Set, this makes every copy of the runtime read a model's own options.
-    return os.environ.get("ORT_LOAD_CONFIG_FROM_MODEL") == "1"
+def _must_read_config(given: dict[str, Any]) -> bool:
+    # Set, the variable makes every copy of the runtime read a model's own options.
+    return int(given.get("read_config_from_model", 0)) == 1 and os.environ.get("ORT_LOAD_CONFIG_FROM_MODEL") != "1"
 
 
 def _names(providers: Any) -> list[Any]:  # noqa: ANN401 - not checked yet

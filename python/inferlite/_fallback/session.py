@@ -21,8 +21,10 @@ from inferlite._fallback.tickets import Threads
 from inferlite._hints import explained
 from inferlite._model_file import random_node
 from inferlite._out import run as run_into
+from inferlite.batching import Batching
 from inferlite.cache import Cache, live, refuse_random
-from inferlite.capabilities import refuse
+from inferlite.capabilities import refusal, refuse
+from inferlite.exceptions import InferliteError
 from inferlite.options import RunOptions
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class InferenceSession(onnxruntime.InferenceSession):
     # Where the providers are refused before onnxruntime has looked for substitutes.
     _fallback_providers: Sequence[str] = ("CPUExecutionProvider",)
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - onnxruntime's arguments, and settings by name
         self,
         path_or_bytes: str | bytes | os.PathLike[str],
         sess_options: onnxruntime.SessionOptions | None = None,
@@ -55,6 +57,7 @@ class InferenceSession(onnxruntime.InferenceSession):
         hold_gil: bool = True,
         cache: Cache | str | int | None = None,
         casting: Literal["no", "safe", "same_kind"] = "no",
+        batching: Batching | bool | None = None,
         **kwargs: Any,  # noqa: ANN401 - onnxruntime ignores what it does not know
     ) -> None:
         """Load a model.
@@ -68,16 +71,25 @@ class InferenceSession(onnxruntime.InferenceSession):
             cache: Whether answers are kept and given again for equal inputs, as in `inferlite.load`; None for no cache.
             casting: Which arrays of numbers are cast to the dtype of their input, with numpy's meanings
                 (`numpy.can_cast`); `bind` casts none.
+            batching: None and False for no batches, which are all that this back end has for sessions.
             **kwargs: onnxruntime's `enable_fallback`, `disabled_optimizers` and `read_config_from_model`.
 
         Raises:
             TypeError: `path_or_bytes` or `sess_options` is of another type.
-            ValueError: `casting` is something else.
+            BackendUnavailableError: `batching` is given, or a setting of `cache` that this back end has not.
+            ModelLoadError: `cache` is given for a model that may be random.
+            ValueError: `casting` is something else, or `batching` has a `timeout`.
             onnxruntime.capi.onnxruntime_pybind11_state.Fail: The model cannot be loaded; and the other classes of
                 onnxruntime, as there.
         """
         del hold_gil
-        self._answers = _answers(path_or_bytes, cache)
+        self._answers: Answers | None = None
+        try:
+            self._answers = _answers(path_or_bytes, cache)
+        except InferliteError as error:
+            self._refused("cache", error)
+        if Batching.read_for_session(batching) is not None:
+            self._refused("batching", refusal("row_independence", "`batching` of a session"))
         self._threads = Threads()
         self._casting = read_casting(casting)
         self._may_fall_back = int(kwargs.get("enable_fallback", 1)) == 1
@@ -120,6 +132,10 @@ class InferenceSession(onnxruntime.InferenceSession):
             except Exception as fallback_error:
                 raise fallback_error from error
             self._may_fall_back = False
+
+    def _refused(self, _feature: Literal["cache", "batching"], error: InferliteError) -> None:
+        """Decide what becomes of a session that is refused a cache or batches: there is none."""
+        raise error
 
     @property
     def engine(self) -> Literal["onnxruntime"]:
@@ -353,6 +369,20 @@ class InferenceSession(onnxruntime.InferenceSession):
                 # Once more: it may have changed while it was read.
                 self._file.refuse_changed()
             self._generation = forks.generation()
+
+    def set_providers(
+        self,
+        providers: Sequence[str | tuple[str, dict[Any, Any]]] | None = None,
+        provider_options: Sequence[dict[Any, Any]] | None = None,
+    ) -> None:
+        """Make the session anew on these execution providers, and forget every answer that is kept."""
+        super().set_providers(providers, provider_options)
+        self._cache_clear()
+
+    def set_ep_dynamic_options(self, options: dict[str, str]) -> None:
+        """Tell the execution providers something to heed from now on, and forget every answer that is kept."""
+        super().set_ep_dynamic_options(options)
+        self._cache_clear()
 
     def disable_fallback(self) -> None:
         """Let a failing execution provider fail the run."""

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ pub struct Model {
     pace: Pace,
     /// Which runs are so short that an event loop may as well wait for them.
     patience: Pace,
-    is_straight_line: bool,
+    is_straight_line: AtomicBool,
     has_dynamic_rows: bool,
     detached: AtomicUsize,
     clock: Clock,
@@ -59,7 +59,7 @@ impl Model {
             batcher: OnceLock::new(),
             pace: Pace::new(QUICK, WINDOW),
             patience: Pace::new(BRIEF, SHORT_WINDOW),
-            is_straight_line,
+            is_straight_line: AtomicBool::new(is_straight_line),
             has_dynamic_rows,
             detached: AtomicUsize::new(0),
             clock: Clock::default(),
@@ -471,7 +471,16 @@ impl Model {
 
     /// Whether the shapes of a call's inputs settle how long its run takes.
     pub(crate) fn is_straight_line(&self) -> bool {
+        self.is_straight_line.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of an engine that has become another one: what was learned and kept of it counts no longer.
+    pub fn reconfigured(&self) {
         self.is_straight_line
+            .store(self.engine.is_straight_line(), Ordering::Relaxed);
+        if let Some(cache) = self.cache() {
+            cache.reconfigure();
+        }
     }
 
     /// Whether calls are combined.
@@ -526,7 +535,7 @@ impl Model {
     #[inline]
     #[must_use]
     pub fn workload(&self, call: &Call<'_>) -> Option<Workload> {
-        if self.is_straight_line { call.workload() } else { None }
+        if self.is_straight_line() { call.workload() } else { None }
     }
 
     /// Does a run, and takes note of how long it took if that is not known well enough; a run that fails tells nothing.

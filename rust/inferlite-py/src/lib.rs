@@ -58,6 +58,18 @@ fn available_providers() -> Result<Vec<String>, PyCoreError> {
     Ok(ort::available_providers()?)
 }
 
+/// The least severe messages that ONNX Runtime logs where a session says nothing, from 0 to 4.
+#[pyfunction]
+fn set_log_severity(level: i32) -> Result<(), PyCoreError> {
+    Ok(ort::set_log_severity(level)?)
+}
+
+/// Whether ONNX Runtime may say what it is used for, where it has a way to.
+#[pyfunction]
+fn set_telemetry(is_on: bool) -> Result<(), PyCoreError> {
+    Ok(ort::set_telemetry(is_on)?)
+}
+
 /// How many threads this process may keep busy, by its affinity mask and its cgroup's CPU quota.
 #[pyfunction]
 fn available_threads() -> usize {
@@ -93,7 +105,10 @@ mod _core {
     use super::ticket::PyTicket;
     use super::vectorcall;
     #[pymodule_export]
-    use super::{available_providers, available_threads, build_profile, load_runtime, runtime_version};
+    use super::{
+        available_providers, available_threads, build_profile, load_runtime, runtime_version, set_log_severity,
+        set_telemetry,
+    };
     use pyo3::prelude::*;
 
     #[pymodule_init]

@@ -118,11 +118,11 @@ impl Given {
 /// Makes the session, and plans the cache that was asked for; without the GIL.
 pub(crate) fn load(
     source: ModelSource,
-    settings: SessionSettings,
+    settings: &SessionSettings,
     cache: Option<Given>,
 ) -> Result<(OrtEngine, Option<Plan>)> {
     let is_portable = cache.as_ref().is_some_and(Given::is_portable);
-    let fingerprint = is_portable.then(|| Fingerprint::take(&source, &settings));
+    let fingerprint = is_portable.then(|| Fingerprint::take(&source, settings));
     // What the runtime says about a model that cannot be loaded comes first.
     let engine = OrtEngine::load(source, settings)?;
     let fingerprint = fingerprint.transpose()?;

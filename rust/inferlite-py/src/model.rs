@@ -77,7 +77,7 @@ impl PyModel {
         let source = source(model)?;
         let settings = session_settings(settings, providers)?;
         let shown = if name.is_empty() { "model" } else { &name };
-        let loaded = detach(py, || live_cache::load(source, settings, cache));
+        let loaded = detach(py, || live_cache::load(source, &settings, cache));
         logging::forward(py)?;
         let (engine, cache) = loaded.map_err(|error| load_error(py, shown, &error))?;
         let name = if name.is_empty() { graph_name(&engine) } else { name };

@@ -37,15 +37,6 @@ pub(crate) struct Use {
     pub(crate) batching: Option<BatchSettings>,
 }
 
-impl Use {
-    pub(crate) fn kept() -> Self {
-        Self {
-            are_kept: true,
-            batching: None,
-        }
-    }
-}
-
 /// Uses the rows of a model from now on, if they are independent.
 pub(crate) fn establish(py: Python<'_>, name: &str, opened: &Opened, said: Said<'_, '_>, used: Use) -> PyResult<()> {
     let feeds = match said.example {

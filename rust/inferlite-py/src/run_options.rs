@@ -18,6 +18,8 @@ struct Shared {
     current: Arc<RunOptions>,
     /// Those that runs began with before something was changed, and those of one run: `terminate` ends such runs, too.
     earlier: Vec<Weak<RunOptions>>,
+    /// Whether they hold what only the onnxruntime package can use.
+    need_package: bool,
 }
 
 impl Shared {
@@ -63,6 +65,7 @@ impl PyRunOptions {
         Ok(Self(Mutex::new(Shared {
             current: Arc::new(RunOptions::new()?),
             earlier: Vec::new(),
+            need_package: false,
         })))
     }
 
@@ -90,34 +93,75 @@ impl PyRunOptions {
         self.change(|options| options.set_logid(id))
     }
 
+    /// Leaves the runs that use these options to the onnxruntime package.
+    fn set_need_package(&self) {
+        self.lock().need_package = true;
+    }
+
     /// Adds a setting that has no method of its own.
     fn add_config_entry(&self, key: &str, value: &str) -> Result<(), PyCoreError> {
         self.change(|options| options.add_config_entry(key, value))
     }
 }
 
-/// The same for a run that may be ended by itself: options that no other run has, which `terminate` of those that were
-/// given sets as well, if they are ours.
-pub(crate) fn extract_for_one(given: Option<&Bound<'_, PyAny>>) -> Result<Option<Arc<RunOptions>>, PyCoreError> {
-    if let Some(given) = given
-        && let Some(handle) = given.getattr_opt("_handle")?
-        && let Ok(handle) = handle.cast::<PyRunOptions>()
-    {
-        return handle.get().copy_for_one().map(Some);
-    }
-    extract(given)
+/// What the caller gave as run options.
+#[derive(Debug)]
+pub(crate) enum Given {
+    /// Options that the runtime can be given.
+    Native(Arc<RunOptions>),
+    /// Options that hold what only the onnxruntime package can use.
+    Package,
 }
 
-/// What the caller gave as run options: ours by its native half, onnxruntime's by its readable attributes.
-pub(crate) fn extract(given: Option<&Bound<'_, PyAny>>) -> Result<Option<Arc<RunOptions>>, PyCoreError> {
+/// The options that a call gives, if any: ours have a native half, and onnxruntime's own get one made, as far as they can
+/// be read; `session` is the Python object that is called.
+pub(crate) fn read(session: &Bound<'_, PyAny>, given: Option<&Bound<'_, PyAny>>) -> Result<Option<Given>, PyCoreError> {
+    let Some(handle) = native_half(session, given)? else {
+        return Ok(None);
+    };
+    let shared = handle.get().lock();
+    Ok(Some(if shared.need_package {
+        Given::Package
+    } else {
+        Given::Native(shared.current.clone())
+    }))
+}
+
+/// The same for a run that may be ended by itself: options that no other run has, which `terminate` of those that were
+/// given sets as well.
+pub(crate) fn read_for_one(
+    session: &Bound<'_, PyAny>,
+    given: Option<&Bound<'_, PyAny>>,
+) -> Result<Option<Given>, PyCoreError> {
+    let Some(handle) = native_half(session, given)? else {
+        return Ok(None);
+    };
+    if handle.get().lock().need_package {
+        return Ok(Some(Given::Package));
+    }
+    Ok(Some(Given::Native(handle.get().copy_for_one()?)))
+}
+
+fn native_half<'py>(
+    session: &Bound<'py, PyAny>,
+    given: Option<&Bound<'py, PyAny>>,
+) -> Result<Option<Bound<'py, PyRunOptions>>, PyCoreError> {
     let Some(given) = given.filter(|given| !given.is_none()) else {
         return Ok(None);
     };
-    if let Some(handle) = given.getattr_opt("_handle")?
-        && let Ok(handle) = handle.cast::<PyRunOptions>()
-    {
-        return Ok(Some(handle.get().lock().current.clone()));
-    }
+    let handle = match given.getattr_opt("_handle")? {
+        Some(handle) if handle.is_instance_of::<PyRunOptions>() => handle,
+        _ => {
+            check_class(given)?;
+            let foreign = given.py().import("inferlite.foreign")?;
+            foreign.call_method1("native_run_options", (session, given))?
+        }
+    };
+    Ok(Some(handle.cast_into::<PyRunOptions>().map_err(PyErr::from)?))
+}
+
+/// Refuses what is no `onnxruntime.RunOptions`, and ours without onnxruntime's half.
+fn check_class(given: &Bound<'_, PyAny>) -> Result<(), PyCoreError> {
     let class = given.get_type();
     let is_foreign = class.mro().iter().any(|class| {
         class
@@ -136,10 +180,5 @@ pub(crate) fn extract(given: Option<&Bound<'_, PyAny>>) -> Result<Option<Arc<Run
         // onnxruntime's half has not been made either: its attributes are memory that nobody has written.
         return Err(runtime_error("the run options are empty: `__init__` has not run").into());
     }
-    let mut options = RunOptions::new()?;
-    options.set_terminate(given.getattr("terminate")?.extract()?)?;
-    options.set_log_severity_level(given.getattr("log_severity_level")?.extract()?)?;
-    options.set_log_verbosity_level(given.getattr("log_verbosity_level")?.extract()?)?;
-    options.set_logid(&given.getattr("logid")?.extract::<String>()?)?;
-    Ok(Some(Arc::new(options)))
+    Ok(())
 }

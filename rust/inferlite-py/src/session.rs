@@ -2,11 +2,12 @@
 
 mod asking;
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use inferlite_core::batch::Terms;
 use inferlite_core::cache::Missed;
-use inferlite_core::runtime::ort::{OrtEngine, RunOptions};
+use inferlite_core::runtime::ort::{MemoryInfo, OrtEngine, RunOptions};
 use inferlite_core::runtime::{Argument, Dim, Feed, Signature, ValueType};
 use inferlite_core::stats::CallStats;
 use inferlite_core::{Answer, Call, Model};
@@ -21,9 +22,10 @@ use crate::boundary::{self, PyCoreError, incompatible_arguments, runtime_error};
 use crate::exchange::Casting;
 use crate::feed::{self, Fed, Names};
 use crate::rows::{self, Said, Use};
-use crate::settings::{Providers, session_settings, source};
+use crate::run_options::Given;
+use crate::settings::{self, Providers, session_settings, source};
 use crate::value::{Handing, list_of};
-use crate::{live_cache, logging, run_options};
+use crate::{batching, live_cache, logging, run_options};
 
 /// A model in ONNX Runtime, called as onnxruntime's own session is.
 #[pyclass(name = "Session", module = "inferlite._core", subclass, frozen, weakref)]
@@ -132,33 +134,39 @@ impl Opened {
         Ok(())
     }
 
-    /// What a session's `run` returns.
+    /// What a session's `run` returns; `None` where the onnxruntime package has to make the run.
     #[inline]
     fn answer<'py>(
         &self,
-        py: Python<'py>,
+        session: &Bound<'py, PySession>,
         output_names: Option<&Bound<'py, PyAny>>,
         input_feed: &Bound<'py, PyAny>,
         run_options: Option<&Bound<'py, PyAny>>,
-    ) -> Result<Bound<'py, PyList>, PyCoreError> {
+    ) -> Result<Option<Bound<'py, PyList>>, PyCoreError> {
+        let py = session.py();
         let mut missed = None;
         if output_names.is_none() && run_options.is_none() {
             match self.look_up_mapping(input_feed)? {
-                Looked::Found(mut answer) => return Ok(list_of(py, &mut answer, self.handing)?),
+                Looked::Found(mut answer) => return Ok(Some(list_of(py, &mut answer, self.handing)?)),
                 Looked::Missed(what) => missed = what,
             }
         }
         let signature = self.signature();
         // Both may run the caller's code, so they come before anything looks into an array; what is wrong with the feed
         // is said first all the same.
-        let options = run_options::extract(run_options);
+        let options = match run_options::read(session, run_options) {
+            Ok(Some(Given::Package)) => return Ok(None),
+            Ok(Some(Given::Native(options))) => Ok(Some(options)),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
         let fetches = feed::fetches(signature, output_names, |_| incompatible_arguments("run"));
         let mut fed = Fed::default();
         self.read(input_feed, &mut fed)?;
         let (options, fetches) = (options?, fetches?);
         let terms = Terms::default();
         let mut answer = self.run(py, &mut fed, fetches.as_deref(), options.as_deref(), &terms, missed)?;
-        Ok(list_of(py, &mut answer, self.handing)?)
+        Ok(Some(list_of(py, &mut answer, self.handing)?))
     }
 
     /// The exception for an error of a session's `run`, with what the caller can do about it.
@@ -314,7 +322,7 @@ impl PySession {
         }
         let source = source(model)?;
         let settings = session_settings(settings, providers)?;
-        let loaded = boundary::detach(py, || live_cache::load(source, settings, cache));
+        let loaded = boundary::detach(py, || live_cache::load(source, &settings, cache));
         logging::forward(py)?;
         let (engine, cache) = loaded?;
         let mut opened = Opened::new(
@@ -360,16 +368,17 @@ impl PySession {
         input_feed: &Bound<'py, PyAny>,
         run_options: Option<&Bound<'py, PyAny>>,
         out: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyList>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         let (py, opened) = (slf.py(), slf.get().opened()?);
         if let Some(out) = out {
             let arguments = (slf, output_names, input_feed, run_options, out);
-            let written = py.import("inferlite._out")?.call_method1("run", arguments)?;
-            return Ok(written.cast_into::<PyList>()?);
+            return py.import("inferlite._out")?.call_method1("run", arguments);
         }
-        opened
-            .answer(py, output_names, input_feed, run_options)
-            .map_err(|error| opened.explained(py, error, output_names, input_feed))
+        match opened.answer(slf, output_names, input_feed, run_options) {
+            Ok(Some(results)) => Ok(results.into_any()),
+            Ok(None) => slf.call_method1("_run_on_package", (output_names, input_feed, run_options)),
+            Err(error) => Err(opened.explained(py, error, output_names, input_feed)),
+        }
     }
 
     /// Computes the outputs of the model for an event loop, which goes on meanwhile: `y, = await session.arun(None, feed)`.
@@ -382,7 +391,7 @@ impl PySession {
     /// Args:
     ///     output_names: as for `run`.
     ///     input_feed: as for `run`.
-    ///     run_options: as for `run`; setting `terminate` of options made by inferlite ends the run.
+    ///     run_options: as for `run`; setting `terminate` ends the run.
     ///
     /// Returns:
     ///     A coroutine of what `run` returns, which raises what `run` raises, and QueueFullError where 10,000 calls wait
@@ -461,7 +470,7 @@ impl PySession {
         Ok(())
     }
 
-    fn _cache_save(&self, py: Python<'_>, path: std::path::PathBuf) -> PyResult<usize> {
+    fn _cache_save(&self, py: Python<'_>, path: PathBuf) -> PyResult<usize> {
         live_cache::save(py, &self.opened()?.model, path)
     }
 
@@ -481,9 +490,59 @@ impl PySession {
         Ok(opened.invalidate(py, &fed, fetches.as_deref()))
     }
 
-    /// Keeps answers by the row from now on, if the rows are independent.
-    fn _keep_rows(&self, py: Python<'_>) -> PyResult<()> {
-        rows::establish(py, "model", self.opened()?, Said::default(), Use::kept())
+    /// Keeps answers by the row, combines calls, or both from now on, if the rows are independent.
+    fn _use_rows(&self, py: Python<'_>, are_kept: bool, batching: Option<batching::Given>) -> PyResult<()> {
+        let said = Said {
+            lengths: batching.as_ref().map(batching::Given::lengths).unwrap_or_default(),
+            ..Said::default()
+        };
+        let batching = batching.map(|given| given.settings());
+        rows::establish(py, "model", self.opened()?, said, Use { are_kept, batching })
+    }
+
+    /// Makes the session anew on other providers, and forgets every answer that is kept.
+    fn _set_providers(&self, py: Python<'_>, providers: Providers) -> Result<(), PyCoreError> {
+        let opened = self.opened()?;
+        let done = boundary::detach(py, || {
+            let done = opened.engine.set_providers(settings::providers(providers));
+            if done.is_ok() {
+                opened.model.reconfigured();
+            }
+            done
+        });
+        logging::forward(py)?;
+        Ok(done?)
+    }
+
+    /// Tells the execution providers something, and forgets every answer that is kept.
+    #[expect(clippy::needless_pass_by_value, reason = "Python hands arguments over")]
+    fn _set_dynamic_options(&self, py: Python<'_>, options: Vec<(String, String)>) -> Result<(), PyCoreError> {
+        let opened = self.opened()?;
+        Ok(boundary::detach(py, || {
+            let done = opened.engine.set_dynamic_options(&options);
+            opened.model.reconfigured();
+            done
+        })?)
+    }
+
+    /// Name, allocator type, device and memory type of every input's memory, or every output's.
+    fn _memory_infos(&self, is_for_inputs: bool) -> Result<Vec<(String, i32, i32, i32)>, PyCoreError> {
+        let engine = &self.opened()?.engine;
+        let infos = if is_for_inputs {
+            engine.input_memory()?
+        } else {
+            engine.output_memory()?
+        };
+        let row = |info: MemoryInfo| (info.name, info.allocator_type, info.device_id, info.mem_type);
+        Ok(infos.into_iter().map(row).collect())
+    }
+
+    /// The absolute path of the file that the session was made from; `None` for bytes. A file that has changed since is
+    /// refused, and `why` says who wanted it.
+    fn _model_file(&self, why: &str) -> Result<Option<PathBuf>, PyCoreError> {
+        let engine = &self.opened()?.engine;
+        engine.refuse_changed_file(why)?;
+        Ok(engine.path().map(Path::to_owned))
     }
 
     /// Ends profiling.
@@ -507,11 +566,11 @@ impl PySession {
         describe(py, &self.opened()?.signature().outputs)
     }
 
-    fn _overridable_initializers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+    fn _initializers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         describe(py, self.opened()?.signature().overridable_initializers())
     }
 
-    fn _providers(&self) -> PyResult<Vec<String>> {
+    fn _provider_names(&self) -> PyResult<Vec<String>> {
         Ok(self.opened()?.engine.providers())
     }
 

@@ -35,14 +35,17 @@ pub(crate) fn session_settings(given: &Bound<'_, PyDict>, providers: Providers) 
         free_dimensions_by_denotation: setting(given, "free_dimensions_by_denotation")?.unwrap_or_default(),
         custom_op_libraries: setting(given, "custom_op_libraries")?.unwrap_or_default(),
         disabled_optimizers: setting(given, "disabled_optimizers")?.unwrap_or_default(),
-        providers: providers
-            .into_iter()
-            .map(|(name, options)| Provider {
-                name,
-                options: options.into_iter().collect(),
-            })
-            .collect(),
+        providers: self::providers(providers),
     })
+}
+
+/// The core's form of providers.
+pub(crate) fn providers(given: Providers) -> Vec<Provider> {
+    let provider = |(name, options): (String, BTreeMap<String, String>)| Provider {
+        name,
+        options: options.into_iter().collect(),
+    };
+    given.into_iter().map(provider).collect()
 }
 
 fn setting<'py, T: FromPyObjectOwned<'py>>(given: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<T>> {

@@ -179,9 +179,26 @@ impl PredictionCache {
         self.with_portable(portable)
     }
 
+    /// Drops every answer, and lets none leave the process or come into it from now on: the model has become another one.
+    pub fn reconfigure(&self) {
+        if let Some(portable) = &self.portable {
+            portable.make_void();
+        }
+        self.clear();
+    }
+
+    fn portable(&self) -> Option<&Portable> {
+        self.portable.as_ref().filter(|portable| !portable.is_void())
+    }
+
+    /// The second tier, while it has answers of this model.
+    fn shared(&self) -> Option<&Shared> {
+        self.portable().and(self.shared.as_ref())
+    }
+
     /// Whether there is a second tier.
     pub(crate) fn has_shared(&self) -> bool {
-        self.shared.is_some()
+        self.shared().is_some()
     }
 
     /// Why the second tier cannot be used now.
@@ -200,18 +217,18 @@ impl PredictionCache {
     /// What the second tier calls a call.
     #[must_use]
     pub fn shared_key(&self, call: &Call<'_>) -> Option<SharedKey> {
-        let shared = self.shared.as_ref()?;
+        let shared = self.shared()?;
         Some(shared.key(&self.key(call).words))
     }
 
     /// Drops an answer from the second tier; whether there was one.
     pub fn invalidate_shared(&self, key: SharedKey) -> bool {
-        self.shared.as_ref().is_some_and(|shared| shared.remove(key))
+        self.shared().is_some_and(|shared| shared.remove(key))
     }
 
     /// Asks the second tier, and keeps what it has.
     pub(crate) fn fetch(&self, key: &Key) -> Option<Arc<Entry>> {
-        let (values, left) = self.shared.as_ref()?.get(&key.words)?;
+        let (values, left) = self.shared()?.get(&key.words)?;
         // Look-ups pay, although none was answered here.
         self.sampling.record(true, || self.store.hits());
         // Without a time to live, the server's own is about its memory, not about the answer.
@@ -222,7 +239,7 @@ impl PredictionCache {
 
     /// Gives the second tier an answer that was computed here.
     pub(crate) fn share(&self, entry: &Entry) {
-        if let Some(shared) = &self.shared
+        if let Some(shared) = self.shared()
             && portable::generation_of(entry.words()) == self.generation.load(Ordering::Acquire)
         {
             shared.put(entry.words(), entry.values(), self.ttl);
@@ -263,7 +280,7 @@ impl PredictionCache {
 
     /// Writes every answer to a file, and says how many; `None` for a cache whose answers may not leave the process.
     pub fn save(&self, path: &Path) -> Option<std::io::Result<usize>> {
-        let portable = self.portable.as_ref()?;
+        let portable = self.portable()?;
         let generation = self.generation.load(Ordering::Acquire);
         let mut entries = self.store.by_use();
         entries.retain(|entry| portable::generation_of(entry.words()) == generation);

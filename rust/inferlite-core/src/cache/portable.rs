@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::key::{COUNTS, GENERATION};
 
@@ -16,6 +17,8 @@ pub const FORMAT: u32 = 1;
 pub struct Portable {
     identity: Identity,
     secret: Option<Arc<[u8]>>,
+    /// Whether the model has become another one, in all copies of this.
+    is_void: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Portable {
@@ -33,7 +36,17 @@ impl Portable {
         Self {
             identity,
             secret: secret.map(Into::into),
+            is_void: Arc::default(),
         }
+    }
+
+    /// Lets no answer leave the process any more, nor come into it: the identity is the model's no longer.
+    pub(super) fn make_void(&self) {
+        self.is_void.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_void(&self) -> bool {
+        self.is_void.load(Ordering::Acquire)
     }
 
     pub(super) fn identity(&self) -> &Identity {

@@ -17,7 +17,7 @@ use crate::event_loop::{self, Begun, PyEventLoop};
 use crate::feed::{self, Fed};
 use crate::logging;
 use crate::prediction::{Course, PyPrediction};
-use crate::run_options;
+use crate::run_options::{self, Given};
 use crate::value::list_of;
 
 /// What a call asks for, in the order of its caller.
@@ -27,7 +27,7 @@ type Wanted = Option<SmallVec<[usize; 8]>>;
 struct Asked<'py> {
     fed: Fed<'py>,
     wanted: Wanted,
-    options: Option<Arc<RunOptions>>,
+    options: Option<Given>,
 }
 
 impl<'py> Asked<'py> {
@@ -42,7 +42,7 @@ impl<'py> Asked<'py> {
         let signature = opened.signature();
         // Both may run the caller's code, so they come before anything looks into an array; what is wrong with the feed
         // is said first all the same.
-        let options = run_options::extract_for_one(run_options);
+        let options = run_options::read_for_one(session, run_options);
         let wanted = feed::fetches(signature, output_names, |_| incompatible_arguments(function));
         let mut fed = Fed::default();
         opened.read(input_feed, &mut fed)?;
@@ -51,6 +51,18 @@ impl<'py> Asked<'py> {
             wanted: wanted?,
             options: options?,
         })
+    }
+
+    /// Whether the options hold what only the onnxruntime package can use.
+    fn needs_package(&self) -> bool {
+        matches!(self.options, Some(Given::Package))
+    }
+
+    fn native_options(&self) -> Option<Arc<RunOptions>> {
+        match &self.options {
+            Some(Given::Native(options)) => Some(options.clone()),
+            Some(Given::Package) | None => None,
+        }
     }
 }
 
@@ -61,7 +73,12 @@ pub(super) fn arun<'py>(
     run_options: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = slf.py();
-    let (course, home) = match begin(slf, output_names, input_feed, run_options).map_err(PyErr::from) {
+    let asked = Asked::read(slf, output_names, input_feed, run_options, "arun");
+    if asked.as_ref().is_ok_and(Asked::needs_package) {
+        let arguments = (output_names, input_feed, run_options);
+        return slf.getattr("_package_session")?.call_method1("arun", arguments);
+    }
+    let (course, home) = match asked.and_then(|asked| begin(slf, asked)).map_err(PyErr::from) {
         Ok(begun) => begun,
         // Whoever awaits it is told.
         Err(error) if error.is_instance_of::<PyException>(py) => (Course::Failed(error), None),
@@ -71,17 +88,12 @@ pub(super) fn arun<'py>(
     Ok(Bound::new(py, prediction)?.into_any())
 }
 
-fn begin(
-    slf: &Bound<'_, PySession>,
-    output_names: Option<&Bound<'_, PyAny>>,
-    input_feed: &Bound<'_, PyAny>,
-    run_options: Option<&Bound<'_, PyAny>>,
-) -> Result<(Course, Option<Py<PyEventLoop>>), PyCoreError> {
+fn begin(slf: &Bound<'_, PySession>, mut asked: Asked<'_>) -> Result<(Course, Option<Py<PyEventLoop>>), PyCoreError> {
     let py = slf.py();
-    let mut asked = Asked::read(slf, output_names, input_feed, run_options, "arun")?;
     let opened = slf.get().opened()?;
+    let options = asked.native_options();
     let wanted = asked.wanted.as_deref();
-    let begun = event_loop::begin(py, opened, &mut asked.fed, wanted, asked.options, Terms::default())?;
+    let begun = event_loop::begin(py, opened, &mut asked.fed, wanted, options, Terms::default())?;
     Ok(match begun {
         Begun::Answered(mut answer) => {
             let results = list_of(py, &mut answer, opened.handing)?;
@@ -120,9 +132,15 @@ pub(super) fn run_async(
         }
         Err(error) => return Err(error),
     };
+    if asked.needs_package() {
+        let arguments = (output_names, input_feed, callback, user_data, run_options);
+        slf.getattr("_package_session")?.call_method1("run_async", arguments)?;
+        return Ok(());
+    }
+    let options = asked.native_options();
     let call = opened.call(&asked.fed.feeds, asked.wanted.as_deref());
     asked.fed.pins.forbid_resizing()?;
-    let (model, options) = (&opened.model, asked.options);
+    let model = &opened.model;
     boundary::detach(py, || model.run_apart(&call, options, move |answer| heard.tell(answer)))?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! A model in ONNX Runtime, run from many threads at once.
 
 use std::ffi::c_char;
+use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use super::api::{Handle, call};
 use super::frame::{COPIED_BYTES, Frame, Pool};
 use super::library::{Runtime, runtime};
 use super::metadata::{self, ModelMetadata, take_string};
-use super::options::SessionSettings;
+use super::options::{Provider, SessionSettings};
 use super::run_options::RunOptions;
 use super::session::{Live, Loaded, drop_live};
 use super::source::{FileIdentity, ModelSource};
@@ -31,14 +32,13 @@ pub struct OrtEngine {
     live: AtomicPtr<Live>,
     source: ModelSource,
     identity: Option<FileIdentity>,
-    settings: SessionSettings,
-    signature: Signature,
+    pub(super) signature: Signature,
     frames: Pool,
     /// The runtime's defaults, made once: without options, the runtime makes and destroys some for every run.
     default_options: RunOptions,
     /// Held during a run where a provider demands it.
-    serial: Option<Mutex<()>>,
-    is_straight_line: bool,
+    serial: Mutex<()>,
+    is_straight_line: AtomicBool,
     reuses_outputs: AtomicBool,
 }
 
@@ -58,16 +58,15 @@ impl Drop for Fetched {
 
 impl OrtEngine {
     /// Makes a session; takes as long as the runtime needs to read and optimise the model.
-    pub fn load(source: ModelSource, settings: SessionSettings) -> Result<Self> {
+    pub fn load(source: ModelSource, settings: &SessionSettings) -> Result<Self> {
         let runtime = runtime()?;
         let identity = source.identity();
-        let live = Loaded::make(runtime, &source, &settings)?;
+        let live = Loaded::make(runtime, &source, settings)?;
         let source = source.anchored();
         let signature = live.signature()?;
         let default_options = RunOptions::new()?;
         let stays_here = settings.runs_on_the_calling_thread();
         let is_settled = source.is_settled_by_shapes();
-        let serial = settings.is_serial().then(Mutex::default);
         Ok(Self {
             runtime,
             reuses_outputs: AtomicBool::new(
@@ -76,21 +75,25 @@ impl OrtEngine {
             live: AtomicPtr::new(Box::into_raw(live.keep())),
             source,
             identity,
-            settings,
             signature,
             frames: Pool::default(),
             default_options,
-            serial,
-            is_straight_line: stays_here && is_settled,
+            serial: Mutex::default(),
+            is_straight_line: AtomicBool::new(stays_here && is_settled),
         })
+    }
+
+    #[inline]
+    fn live(&self) -> &Live {
+        let live = self.live.load(Ordering::Acquire);
+        // SAFETY: set when the engine was made; what is replaced goes when the engine goes, or is leaked after a fork.
+        unsafe { &*live }
     }
 
     /// The session of this process.
     #[inline]
     pub(super) fn session(&self) -> Result<*mut OrtSession> {
-        let live = self.live.load(Ordering::Acquire);
-        // SAFETY: set when the engine was made; what is replaced after a fork is leaked, so it stays readable.
-        let live = unsafe { &*live };
+        let live = self.live();
         if live.generation == fork::generation() {
             Ok(live.session)
         } else {
@@ -103,26 +106,11 @@ impl OrtEngine {
     fn rebuild(&self) -> Result<*mut OrtSession> {
         let old = self.live.load(Ordering::Acquire);
         // The parent's profile and optimised model are the parent's to write.
-        let settings = SessionSettings {
-            optimized_model_filepath: None,
-            enable_profiling: None,
-            ..self.settings.clone()
-        };
+        let settings = self.live().settings.without_files();
         let fresh = Loaded::make(self.runtime, &self.source, &settings)?;
         let session = fresh.session();
         // Looked at last: a file exchanged any earlier is noticed, too.
-        if let ModelSource::Path(path) = &self.source
-            && self.source.identity() != self.identity
-        {
-            return Err(Error::new(
-                ErrorKind::Fail,
-                format!(
-                    "the session was made before this process forked, and has to load {} again, which has changed since: \
-                     make a new session",
-                    path.display()
-                ),
-            ));
-        }
+        self.refuse_changed_file("the session was made before this process forked, and has to load")?;
         let fresh = Box::into_raw(fresh.keep());
         if self
             .live
@@ -136,10 +124,63 @@ impl OrtEngine {
         self.session()
     }
 
+    /// Makes the session anew on other providers. Runs that are under way end on the old one, which is kept until the
+    /// engine goes.
+    pub fn set_providers(&self, providers: Vec<Provider>) -> Result<()> {
+        // Optimizers are disabled for the first session alone, as in onnxruntime.
+        let settings = SessionSettings {
+            providers,
+            disabled_optimizers: Vec::new(),
+            ..self.live().settings.clone()
+        };
+        let stays_here = settings.runs_on_the_calling_thread();
+        let fresh = Loaded::make(self.runtime, &self.source, &settings)?;
+        self.refuse_changed_file("the session has to load")?;
+        if !stays_here {
+            self.is_straight_line.store(false, Ordering::Relaxed);
+        }
+        let fresh = Box::into_raw(fresh.keep());
+        let mut old = self.live.load(Ordering::Acquire);
+        loop {
+            // SAFETY: nobody else has seen it yet.
+            unsafe { (*fresh).previous = old };
+            match self
+                .live
+                .compare_exchange(old, fresh, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return Ok(()),
+                Err(current) => old = current,
+            }
+        }
+    }
+
+    /// The file that the model was loaded from, wherever the process has gone since; `None` for bytes.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &self.source {
+            ModelSource::Path(path) => Some(path),
+            ModelSource::Bytes(_) => None,
+        }
+    }
+
+    /// Refuses a file that has changed since the model was loaded from it; `why` says who has to load it again.
+    pub fn refuse_changed_file(&self, why: &str) -> Result<()> {
+        if let ModelSource::Path(path) = &self.source
+            && self.source.identity() != self.identity
+        {
+            let path = path.display();
+            return Err(Error::new(
+                ErrorKind::Fail,
+                format!("{why} {path} again, which has changed since: make a new session"),
+            ));
+        }
+        Ok(())
+    }
+
     /// The execution providers, in the order in which the session prefers them.
     #[must_use]
     pub fn providers(&self) -> Vec<String> {
-        self.settings.provider_names()
+        self.live().settings.provider_names()
     }
 
     /// The graph that was loaded; `None` where it cannot be read as an ONNX model.
@@ -234,8 +275,8 @@ impl OrtEngine {
     /// The right to run, where a provider lets one thread run at a time.
     #[inline]
     pub(super) fn turn(&self) -> Option<MutexGuard<'_, ()>> {
-        let serial = self.serial.as_ref();
-        serial.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner))
+        let is_serial = self.live().is_serial;
+        is_serial.then(|| self.serial.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether runs may write small outputs into places of the size that the last run has shown.
@@ -396,7 +437,7 @@ impl Engine for Arc<OrtEngine> {
     }
 
     fn is_straight_line(&self) -> bool {
-        self.is_straight_line
+        self.is_straight_line.load(Ordering::Relaxed)
     }
 
     fn options_to_end(&self) -> Result<Option<RunOptions>> {
@@ -410,8 +451,12 @@ impl Engine for Arc<OrtEngine> {
 
 impl Drop for OrtEngine {
     fn drop(&mut self) {
-        // SAFETY: made from a box; nobody else has the engine any more.
-        let live = unsafe { Box::from_raw(*self.live.get_mut()) };
-        drop_live(self.runtime, *live);
+        let mut live = *self.live.get_mut();
+        while !live.is_null() {
+            // SAFETY: made from a box; nobody else has the engine any more.
+            let gone = unsafe { Box::from_raw(live) };
+            live = gone.previous;
+            drop_live(self.runtime, *gone);
+        }
     }
 }

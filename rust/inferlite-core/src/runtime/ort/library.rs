@@ -81,6 +81,45 @@ pub fn version() -> Result<&'static str> {
     Ok(&runtime()?.version)
 }
 
+/// The least severe messages to log where a session says nothing, from 0 to 4.
+pub fn set_log_severity(level: i32) -> Result<()> {
+    let level = match level {
+        0 => OrtLoggingLevel::ORT_LOGGING_LEVEL_VERBOSE,
+        1 => OrtLoggingLevel::ORT_LOGGING_LEVEL_INFO,
+        2 => OrtLoggingLevel::ORT_LOGGING_LEVEL_WARNING,
+        3 => OrtLoggingLevel::ORT_LOGGING_LEVEL_ERROR,
+        4 => OrtLoggingLevel::ORT_LOGGING_LEVEL_FATAL,
+        other => {
+            let message = format!("there is no severity {other}: they go from 0 to 4");
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+    };
+    let runtime = runtime()?;
+    call!(
+        runtime.api,
+        "the environment lives as long as the process",
+        UpdateEnvWithCustomLogLevel(runtime.env, level)
+    )
+}
+
+/// Whether the runtime may say what it is used for, where it has a way to.
+pub fn set_telemetry(is_on: bool) -> Result<()> {
+    let runtime = runtime()?;
+    if is_on {
+        call!(
+            runtime.api,
+            "the environment lives as long as the process",
+            EnableTelemetryEvents(runtime.env)
+        )
+    } else {
+        call!(
+            runtime.api,
+            "the environment lives as long as the process",
+            DisableTelemetryEvents(runtime.env)
+        )
+    }
+}
+
 /// The execution providers of the loaded library, in its order of preference.
 pub fn available_providers() -> Result<Vec<String>> {
     let api = runtime()?.api;

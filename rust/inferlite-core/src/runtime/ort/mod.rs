@@ -6,6 +6,7 @@
 
 mod api;
 mod binding;
+mod devices;
 mod engine;
 mod frame;
 mod identity;
@@ -20,9 +21,10 @@ mod type_info;
 mod value;
 
 pub use binding::{Binding, Fetch};
+pub use devices::MemoryInfo;
 pub use engine::OrtEngine;
 pub use identity::Fingerprint;
-pub use library::{available_providers, load, version};
+pub use library::{available_providers, load, set_log_severity, set_telemetry, version};
 pub use log::{LogRecord, drain as drain_log, has_records as has_log};
 pub use metadata::ModelMetadata;
 pub use options::{Provider, SessionSettings};

@@ -67,6 +67,15 @@ impl SessionSettings {
             && self.providers.iter().all(|provider| provider.name == CPU)
     }
 
+    /// The same without the files that a session writes beside its work: the first one has written them.
+    pub(super) fn without_files(&self) -> Self {
+        Self {
+            optimized_model_filepath: None,
+            enable_profiling: None,
+            ..self.clone()
+        }
+    }
+
     /// Whether a run must not overlap with another of the same session.
     pub(super) fn is_serial(&self) -> bool {
         self.providers

@@ -21,6 +21,12 @@ use crate::runtime::{Argument, Signature};
 pub(super) struct Live {
     pub(super) session: *mut OrtSession,
     pub(super) generation: u64,
+    /// What it was made with.
+    pub(super) settings: SessionSettings,
+    /// Whether one thread at a time may run it.
+    pub(super) is_serial: bool,
+    /// The session in whose place it came, which runs may still be in; null for none.
+    pub(super) previous: *mut Live,
 }
 
 // SAFETY: the runtime lets any thread run a session; everything else is called from one at a time.
@@ -50,7 +56,6 @@ impl Loaded {
         read_signature(self.runtime, self.session())
     }
 
-    #[expect(clippy::unnecessary_box_returns, reason = "the engine keeps the address")]
     pub(super) fn keep(mut self) -> Box<Live> {
         self.live.take().expect("it is taken once, here, by value")
     }
@@ -115,7 +120,13 @@ fn make_session(runtime: &'static Runtime, source: &ModelSource, settings: &Sess
             )?;
         }
     }
-    Ok(Box::new(Live { session, generation }))
+    Ok(Box::new(Live {
+        session,
+        generation,
+        settings: settings.clone(),
+        is_serial: settings.is_serial(),
+        previous: std::ptr::null_mut(),
+    }))
 }
 
 /// A path with a NUL in it: C reads it, and the message about it, up to there.

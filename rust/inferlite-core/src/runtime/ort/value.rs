@@ -159,7 +159,7 @@ fn empty_sequence(element: Dtype) -> Result<ValueHandle> {
             ..SessionSettings::default()
         };
         let model: Arc<[u8]> = graph::empty_sequence_model(element.proto()).into();
-        let engine = Arc::new(OrtEngine::load(ModelSource::Bytes(Arc::new(model)), settings)?);
+        let engine = Arc::new(OrtEngine::load(ModelSource::Bytes(Arc::new(model)), &settings)?);
         with_empty_sequences(|made| made.push((element, engine.clone())));
         engine
     };
