@@ -19,7 +19,7 @@ LIBRARIES = {
         def work():
             import magika
             detector = magika.Magika()
-            contents = [b"def f(x):\\n    return x + 1\\n" * 20, b"<html><body>text</body></html>" * 9, bytes(range(256)) * 9]
+            contents = [b"def f(x):\\n    return x + 1\\n" * 20, b"<html>text</html>" * 9, bytes(range(256)) * 9]
             found = [detector.identify_bytes(content) for content in contents]
             return detector, [(str(one.output.label), one.score) for one in found]
     """,

@@ -25,6 +25,7 @@ PROOFS = (
     "test_reuse",
     "test_session",
     "test_session_memory",
+    "test_session_methods",
     "test_session_options",
     "test_values",
 )

@@ -89,8 +89,17 @@ UNREADABLE: dict[str, Callable[[Any], Any]] = {
         ["w"], [onnxruntime.OrtValue.ortvalue_from_numpy(f32(5, 6))]
     ),
     "a provider": lambda options: options.add_provider(onnxruntime.get_available_providers()[0], {}),
+    "a provider for devices": lambda options: options.add_provider_for_devices(onnxruntime.get_ep_devices()[:1], {}),
     "a policy": lambda options: options.set_provider_selection_policy(
         onnxruntime.OrtExecutionProviderDevicePolicy.PREFER_CPU
+    ),
+    "a delegate": lambda options: options.set_provider_selection_policy_delegate(lambda devices, *_: devices[:1]),
+    "a load that is cancelled": lambda options: options.set_load_cancellation_flag(True),
+    "files in memory": lambda options: options.add_external_initializers_from_files_in_memory(["w"], [b"1234"], [4]),
+    "a reader of compiled models": lambda options: options.set_ep_context_data_read_func(lambda *_: None, 1),
+    "a reader that was taken back": lambda options: (
+        options.set_ep_context_data_read_func(lambda *_: None, 1),
+        options.clear_ep_context_data_read_func(),
     ),
 }
 
@@ -105,12 +114,13 @@ def test_what_the_native_part_cannot_use_is_the_packages(name: str, package: str
         except Exception as error:  # noqa: BLE001 - a build may lack what the call needs
             pytest.skip(f"this onnxruntime refuses the call: {error}")
         ended = oracle.outcome(lambda options=options, library=library: library.InferenceSession(WEIGHTED, options))
-        sides.append((ended, alive))
-    (ours, _), (theirs, _) = sides
+        sides.append((ended, options.has_providers(), alive))
+    (ours, has_ours, _), (theirs, has_theirs, _) = sides
+    assert has_ours is has_theirs
     if theirs.error is not None:
         oracle.assert_same_error(ours.error, theirs.error)
         return
-    assert ours.value.engine == package
+    assert ours.value.engine == ("onnxruntime" if name == "a reader that was taken back" else package)
     oracle.compare(ours.value, theirs.value, {"x": f32(1, 1)})
 
 

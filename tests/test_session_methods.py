@@ -149,6 +149,7 @@ def test_providers_can_be_set_as_in_onnxruntime(name: str) -> None:
     oracle.compare(*sides, {"x": ones(3, 16)})
 
 
+@oracle.proves("`set_providers` with providers that are refused")
 def test_a_session_whose_new_providers_are_refused_goes_on(backend: str) -> None:
     session = inferlite.InferenceSession(DOUBLE)
     with pytest.warns(UserWarning, match="zzz"), pytest.raises(RuntimeError, match="Unknown Provider Type: zzz"):

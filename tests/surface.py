@@ -1,0 +1,277 @@
+"""Every public name of onnxruntime, and how inferlite has it: docs/dropin.md shows this table.
+
+A row says `same`, `better` or `delegated`. The first two name a test that compares the behaviour with the installed
+onnxruntime's; a name that is delegated is onnxruntime's own object. tests/test_surface.py holds the rows to that, and
+fails where a name of the installed onnxruntime has none. The dictionaries below are one for each class, and `MODULE`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How inferlite has a name.
+
+    Attributes:
+        how: `same`: it does what onnxruntime's does. `better`: it does, and more, or right where onnxruntime is wrong.
+            `delegated`: it is onnxruntime's.
+        test: The file, without its ending, and the function that compares the two; empty where it is delegated.
+        note: What is better, or what to know.
+    """
+
+    how: Literal["same", "better", "delegated"]
+    test: str = ""
+    note: str = ""
+
+
+def same(test: str, note: str = "") -> Row:
+    """A name that does what onnxruntime's does, as this test finds."""
+    return Row("same", test, note)
+
+
+def better(test: str, note: str) -> Row:
+    """A name that does more than onnxruntime's, and the same else, as this test finds."""
+    return Row("better", test, note)
+
+
+def delegated(note: str = "") -> Row:
+    """A name that is onnxruntime's own."""
+    return Row("delegated", "", note)
+
+
+_SETTING: Final = "test_options.test_setting_ends_as_in_onnxruntime"
+_METHOD: Final = "test_options.test_methods_end_as_in_onnxruntime"
+
+MODULE: Final[dict[str, Row]] = {
+    "InferenceSession": better(
+        "test_session.test_construction_ends_as_onnxruntime",
+        "less per call; releases the GIL while it loads a model; `cache=`, `batching=`, `casting=`, `bind`, `arun`",
+    ),
+    "SessionOptions": better(_METHOD, "keeps the values of initializers alive; is remembered in full"),
+    "RunOptions": better(_METHOD, "keeps adapters alive"),
+    "NodeArg": same("test_session.test_inputs_and_outputs_are_described_as_onnxruntime_does"),
+    "ModelMetadata": same("test_session.test_model_metadata_equals_onnxruntimes"),
+    "set_seed": same(
+        "test_package_sessions.test_a_seed_makes_random_models_the_packages",
+        "models that may be random run on the onnxruntime package from then on",
+    ),
+    "set_default_logger_severity": same(
+        "test_patch.test_functions_with_settings_of_a_runtime_end_as_in_onnxruntime", "sets it in both runtimes"
+    ),
+    "enable_telemetry_events": same(
+        "test_patch.test_functions_with_settings_of_a_runtime_end_as_in_onnxruntime", "in both runtimes"
+    ),
+    "disable_telemetry_events": same(
+        "test_patch.test_functions_with_settings_of_a_runtime_end_as_in_onnxruntime", "in both runtimes"
+    ),
+    "set_default_logger_verbosity": delegated("of the onnxruntime package alone: the C interface has no such function"),
+    **dict.fromkeys(
+        (
+            "AdapterFormat",
+            "ExecutionMode",
+            "ExecutionOrder",
+            "GraphOptimizationLevel",
+            "LoraAdapter",
+            "ModelCompiler",
+            "OrtAllocatorType",
+            "OrtArenaCfg",
+            "OrtCompileApiFlags",
+            "OrtDevice",
+            "OrtDeviceMemoryType",
+            "OrtDeviceVendorId",
+            "OrtEpAssignedNode",
+            "OrtEpAssignedSubgraph",
+            "OrtEpContextData",
+            "OrtEpContextDataBuffer",
+            "OrtEpDevice",
+            "OrtExecutionProviderDevicePolicy",
+            "OrtExternalInitializerInfo",
+            "OrtHardwareDevice",
+            "OrtHardwareDeviceType",
+            "OrtMemType",
+            "OrtMemoryInfo",
+            "OrtMemoryInfoDeviceType",
+            "OrtSparseFormat",
+            "OrtSyncStream",
+            "capi",
+            "cuda_version",
+            "get_all_providers",
+            "get_available_providers",
+            "get_build_info",
+            "get_device",
+            "get_ep_devices",
+            "get_version_string",
+            "has_collective_ops",
+            "package_name",
+            "preload_dlls",
+            "print_debug_info",
+            "version",
+        ),
+        delegated(),
+    ),
+    **dict.fromkeys(
+        (
+            "ModelPackage",
+            "ModelPackageComponentContext",
+            "ModelPackageContext",
+            "ModelPackageOptions",
+            "ModelPackageWriteMode",
+        ),
+        delegated("sessions made from a package are onnxruntime's"),
+    ),
+    **dict.fromkeys(
+        (
+            "create_and_register_allocator",
+            "create_and_register_allocator_v2",
+            "register_execution_provider_library",
+            "unregister_execution_provider_library",
+        ),
+        delegated("for sessions on the onnxruntime package: each copy of the runtime has its own"),
+    ),
+}
+
+SESSION: Final[dict[str, Row]] = {
+    "run": better("test_values.test_values_end_as_onnxruntime", "see the table of differences"),
+    "run_async": better("test_session_async.test_a_callback_is_told_what_onnxruntime_tells_it", "also with one thread"),
+    "get_inputs": same("test_session.test_inputs_and_outputs_are_described_as_onnxruntime_does"),
+    "get_outputs": same("test_session.test_inputs_and_outputs_are_described_as_onnxruntime_does"),
+    "get_overridable_initializers": same("test_session.test_inputs_and_outputs_are_described_as_onnxruntime_does"),
+    "get_modelmeta": same("test_session.test_model_metadata_equals_onnxruntimes"),
+    "get_session_options": same("test_session_options.test_sessions_without_options_give_back_the_defaults"),
+    "get_providers": same("test_session_methods.test_providers_can_be_set_as_in_onnxruntime"),
+    "get_provider_options": same("test_session_methods.test_providers_can_be_set_as_in_onnxruntime"),
+    "set_providers": better(
+        "test_session_methods.test_providers_can_be_set_as_in_onnxruntime",
+        "runs go on meanwhile, and the session stays as it was where they are refused (native back end)",
+    ),
+    "enable_fallback": same("test_session_methods.test_falling_back_can_be_turned_off_and_on"),
+    "disable_fallback": same("test_session_methods.test_falling_back_can_be_turned_off_and_on"),
+    "end_profiling": same("test_session_options.test_profiling_that_is_off_names_no_file"),
+    "get_profiling_start_time_ns": same("test_session_options.test_profiling_that_is_off_names_no_file"),
+    "get_input_memory_infos": same("test_session_methods.test_the_memory_of_inputs_and_outputs_is_described"),
+    "get_output_memory_infos": same("test_session_methods.test_the_memory_of_inputs_and_outputs_is_described"),
+    "get_input_epdevices": same("test_session_methods.test_the_devices_of_inputs_are_those_of_the_package"),
+    "get_provider_graph_assignment_info": same(
+        "test_session_methods.test_who_runs_which_node_is_told_where_it_is_recorded"
+    ),
+    "get_tuning_results": same(
+        "test_session_methods.test_the_cpu_has_no_results_of_tuning", "on the CPU; refused on others (native back end)"
+    ),
+    "set_tuning_results": same(
+        "test_session_methods.test_results_of_tuning_are_taken_as_onnxruntime_takes_them",
+        "on the CPU; refused on others (native back end)",
+    ),
+    "set_ep_dynamic_options": same("test_session_methods.test_dynamic_options_end_as_in_onnxruntime"),
+    "release_captured_graph": same(
+        "test_session_methods.test_no_graph_is_captured_on_the_cpu", "on the CPU; refused on others (native back end)"
+    ),
+}
+
+SESSION_OPTIONS: Final[dict[str, Row]] = {
+    **dict.fromkeys(
+        (
+            "enable_cpu_mem_arena",
+            "enable_mem_pattern",
+            "enable_profiling",
+            "execution_mode",
+            "graph_optimization_level",
+            "inter_op_num_threads",
+            "intra_op_num_threads",
+            "log_severity_level",
+            "log_verbosity_level",
+            "logid",
+            "optimized_model_filepath",
+            "profile_file_prefix",
+            "use_deterministic_compute",
+            "use_per_session_threads",
+        ),
+        same(_SETTING),
+    ),
+    **dict.fromkeys(
+        ("enable_mem_reuse", "execution_order"),
+        same(_SETTING, "not told to the native runtime; no answer depends on it"),
+    ),
+    **dict.fromkeys(
+        (
+            "add_free_dimension_override_by_denotation",
+            "add_free_dimension_override_by_name",
+            "add_session_config_entry",
+            "get_session_config_entry",
+            "register_custom_ops_library",
+        ),
+        same(_METHOD),
+    ),
+    **dict.fromkeys(
+        (
+            "add_external_initializers",
+            "add_external_initializers_from_files_in_memory",
+            "add_provider",
+            "add_provider_for_devices",
+            "clear_ep_context_data_read_func",
+            "has_providers",
+            "set_ep_context_data_read_func",
+            "set_load_cancellation_flag",
+            "set_provider_selection_policy",
+            "set_provider_selection_policy_delegate",
+        ),
+        same(
+            "test_package_sessions.test_what_the_native_part_cannot_use_is_the_packages",
+            "a session that is given it runs on the onnxruntime package",
+        ),
+    ),
+    "add_initializer": better(
+        "test_package_sessions.test_what_the_native_part_cannot_use_is_the_packages",
+        "keeps the value alive; the session runs on the onnxruntime package",
+    ),
+}
+
+RUN_OPTIONS: Final[dict[str, Row]] = {
+    **dict.fromkeys(
+        ("log_severity_level", "log_verbosity_level", "logid", "terminate"),
+        same("test_package_sessions.test_run_options_of_both_classes_do_what_they_do_in_onnxruntime"),
+    ),
+    "only_execute_path_to_fetches": same(
+        "test_package_sessions.test_run_options_of_both_classes_do_what_they_do_in_onnxruntime",
+        "changes nothing but in builds for training",
+    ),
+    "add_run_config_entry": same("test_session_options.test_run_config_entries_are_taken"),
+    "get_run_config_entry": same(_METHOD),
+    "add_active_adapter": better(
+        "test_package_sessions.test_an_adapter_is_used_in_the_calls_that_name_it",
+        "keeps the adapter alive; the onnxruntime package makes the run",
+    ),
+}
+
+CLASSES: Final[dict[str, dict[str, Row]]] = {
+    "InferenceSession": SESSION,
+    "SessionOptions": SESSION_OPTIONS,
+    "RunOptions": RUN_OPTIONS,
+}
+
+NO_NAMES: Final = {"contextlib", "import_capi_exception", "onnxruntime_validation"}
+"""What lies on the module `onnxruntime` because its `__init__` needs it."""
+
+AWAITED: Final = {
+    "IOBinding",
+    "OrtValue",
+    "SessionIOBinding",
+    "SparseTensor",
+    "copy_tensors",
+    "set_default_logger_callback",
+    "set_global_thread_pool_sizes",
+    "InferenceSession.create_ortvalue_from_shape_and_type",
+    "InferenceSession.io_binding",
+    "InferenceSession.run_with_iobinding",
+    "InferenceSession.run_with_ort_values",
+    "InferenceSession.run_with_ortvaluevector",
+}
+"""What is not there yet: a row above takes the place of each."""
+
+
+def rows() -> dict[str, Row]:
+    """Every row by its name, with the class before it where it belongs to one."""
+    by_class = {f"{kind}.{name}": row for kind, names in CLASSES.items() for name, row in names.items()}
+    return MODULE | by_class
