@@ -38,7 +38,7 @@ twice, 36 MB more.
 
 The native part loads a copy of ONNX Runtime of its own, which cannot be handed the objects of the package. Where it
 cannot be told all that the caller has set, the package runs the session (`session.engine` is then
-`"onnxruntime (python)"`, and a call costs what it costs there), so that answers stay the same:
+`"onnxruntime (python)"`, and a call costs what it costs on the Python back end), so that answers stay the same:
 
 - options of the plain class `onnxruntime.SessionOptions`: they do not tell whether they hold initializers, free
   dimensions, libraries of operators or callbacks. Make them with `inferlite.SessionOptions`, or under `patch()`;

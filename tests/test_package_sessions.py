@@ -331,6 +331,24 @@ def test_terminate_of_onnxruntimes_own_options_ends_a_run_from_another_thread() 
     assert inferlite.InferenceSession(DOUBLE).run(None, {"x": ones(1, 4)}, options)[0].tolist() == [[2.0] * 4]
 
 
+@pytest.mark.parametrize("which", [0, 1], ids=["inferlite's", "onnxruntime's"])
+def test_run_options_are_read_at_every_call(which: int) -> None:
+    options = _run_options()[which]()
+    ours, theirs = oracle.pair(DOUBLE)
+    feed = {"x": ones(1, 4)}
+    for change in (
+        lambda: None,
+        lambda: options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "zzz"),
+        lambda: options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0"),
+        lambda: setattr(options, "terminate", True),
+        lambda: setattr(options, "terminate", False),
+    ):
+        change()
+        oracle.compare_calls(lambda: ours.run(None, feed, options), lambda: theirs.run(None, feed, options))
+    with pytest.raises(RuntimeError, match="Config key is empty"):
+        options.add_run_config_entry("", "1")
+
+
 def test_options_of_a_derived_class_are_taken() -> None:
     class Mine(onnxruntime.RunOptions):
         __hash__ = None  # type: ignore[assignment]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, Final
 
 import onnxruntime
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 # Those that the CPU provider heeds; the keys of other providers make no difference to it.
 _KNOWN_ENTRIES: Final = ("disable_synchronize_execution_providers", "memory.enable_memory_arena_shrinkage")
-_NUMBERS: Final = ("log_severity_level", "log_verbosity_level")
 
 # Held while options are written to or read as a whole: `terminate` must not get lost in between.
 _lock = threading.RLock()
@@ -31,25 +30,24 @@ class _Mirror:
     options: weakref.ref[Any]
     handle: _core.RunOptions = field(default_factory=_core.RunOptions)
     logging: tuple[Any, ...] = (-1, 0, "")
-    entries: dict[str, str] = field(default_factory=dict)
 
     def follow(self, options: onnxruntime.RunOptions) -> None:
         """Say what the options say by now; nothing is told twice, since runs under way may be reading the rest."""
-        logging = (*(getattr(options, name) for name in _NUMBERS), options.logid)
+        logging = options.log_severity_level, options.log_verbosity_level, options.logid
         if logging != self.logging:
             self.handle.set_log_severity_level(logging[0])
             self.handle.set_log_verbosity_level(logging[1])
             self.handle.set_logid(logging[2])
             self.logging = logging
+
+    def take_entries(self, options: onnxruntime.RunOptions) -> None:
+        """Take the configuration entries over; to ask for one that is not there costs ten microseconds."""
         for key in _KNOWN_ENTRIES:
             try:
                 value = options.get_run_config_entry(key)
             except RuntimeError:
                 continue
-            if self.entries.get(key) != value:
-                self.handle.add_config_entry(key, value)
-                self.entries[key] = value
-        self.handle.set_terminate(options.terminate)
+            self.handle.add_config_entry(key, value)
 
 
 # By the options' address, which is theirs until the weak reference says that they are gone.
@@ -65,14 +63,22 @@ def native_run_options(session: InferenceSession, options: onnxruntime.RunOption
     """
     if session.get_overridable_initializers() or session.get_providers() != [CPU]:
         return _for_package()
-    _follow_terminate()
+    _follow_changes()
     with _lock:
-        mirror = _mirrors.get(id(options))
-        if mirror is None or mirror.options() is not options:
+        mirror = _mirror_of(options)
+        if mirror is None:
             place = id(options)
             mirror = _mirrors[place] = _Mirror(weakref.ref(options, lambda gone: _forget(place, gone)))
+            mirror.take_entries(options)
+            mirror.handle.set_terminate(options.terminate)
         mirror.follow(options)
         return mirror.handle
+
+
+def _mirror_of(options: object) -> _Mirror | None:
+    mirror = _mirrors.get(id(options))
+    # Another object may have had the address.
+    return mirror if mirror is not None and mirror.options() is options else None
 
 
 def _forget(place: int, gone: weakref.ref[Any]) -> None:
@@ -90,23 +96,32 @@ def _for_package() -> _core.RunOptions:
 
 
 @cache
-def _follow_terminate() -> None:
-    """Let `terminate` of onnxruntime's own class tell the native half, if there is one.
+def _follow_changes() -> None:
+    """Let what is set on onnxruntime's own class reach the native half, if there is one.
 
-    The flag may be set at any moment by another thread, while a run reads it; to look at it again and again would be
+    `terminate` may be set at any moment by another thread, while a run reads it; to look at it again and again would be
     late, and would cost those who never set it.
     """
     base = next(kind for kind in onnxruntime.RunOptions.__mro__ if "terminate" in vars(kind) and _is_of_runtime(kind))
-    original = vars(base)["terminate"]
+    terminate, add_entry = vars(base)["terminate"], base.add_run_config_entry
 
     def write(self: onnxruntime.RunOptions, value: object) -> None:
         with _lock:
-            original.fset(self, value)
-            mirror = _mirrors.get(id(self))
-            if mirror is not None and mirror.options() is self:
-                mirror.handle.set_terminate(original.fget(self))
+            terminate.fset(self, value)
+            mirror = _mirror_of(self)
+            if mirror is not None:
+                mirror.handle.set_terminate(terminate.fget(self))
 
-    base.terminate = property(original.fget, write, doc=original.__doc__)
+    @wraps(add_entry)
+    def add_run_config_entry(self: onnxruntime.RunOptions, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        with _lock:
+            add_entry(self, *args, **kwargs)
+            mirror = _mirror_of(self)
+            if mirror is not None:
+                mirror.take_entries(self)
+
+    base.terminate = property(terminate.fget, write, doc=terminate.__doc__)
+    base.add_run_config_entry = add_run_config_entry
 
 
 def _is_of_runtime(kind: type) -> bool:
