@@ -6,11 +6,12 @@ Python cannot take, operators it does not have); how it ends is what inferlite i
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -20,6 +21,10 @@ from onnx.backend.test.loader import load_model_tests
 from onnx.backend.test.runner import Runner
 
 import oracle
+from inferlite.metadata import DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KINDS = ("node", "simple", "real", "pytorch-converted", "pytorch-operator")
 LIGHT = "onnx/backend/test/data/light/"
@@ -116,25 +121,75 @@ def _light(path: Path, graph: onnx.GraphProto) -> tuple[list[Any], list[Any]]:
 # A session writes into memory that it has kept from earlier runs: the third run is the first that does so throughout.
 RUNS = 4
 
+WAYS = ("run", "run_with_ort_values", "run_with_iobinding")
 
-def end(case: Case, session_class: Any, options_class: Any) -> oracle.Outcome:
-    """Load the case's model with one thread, run each of its examples RUNS times, and keep how that ended."""
+
+def end(case: Case, package: Any, way: str = "run") -> oracle.Outcome:
+    """Load the case's model with one thread, run each of its examples RUNS times, and keep how that ended.
+
+    Args:
+        case: What to run.
+        package: `inferlite` or `onnxruntime`, of which the classes are taken.
+        way: The method of the session that runs it, one of WAYS.
+    """
 
     def run() -> list[list[list[Any]]]:
-        options = options_class()
+        options = package.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = session_class(case.model, options, providers=["CPUExecutionProvider"])
-        names = [value.name for value in session.get_inputs()]
+        session = package.InferenceSession(case.model, options, providers=["CPUExecutionProvider"])
+        inputs = session.get_inputs()
         runs = 1 if case.name.startswith("real/") else RUNS
-        feeds = [dict(zip(names, inputs, strict=False)) for inputs, _ in case.examples]
-        return [[session.run(None, feed) for _ in range(runs)] for feed in feeds]
+        answers = []
+        for given, _ in case.examples:
+            feed = {argument.name: value for argument, value in zip(inputs, given, strict=False)}
+            call = _call(package, session, feed, way)
+            answers.append([call() for _ in range(runs)])
+        return answers
 
     return oracle.outcome(run)
 
 
+def _call(package: Any, session: Any, feed: dict[str, Any], way: str) -> Callable[[], list[Any]]:
+    """A call without arguments that runs the feed and gives arrays, lists and None."""
+    if way == "run":
+        return lambda: session.run(None, feed)
+    # What is not fed is what a model sees as an absent optional.
+    present = {name: value for name, value in feed.items() if value is not None}
+    if way == "run_with_ort_values":
+        types = {argument.name: argument.type for argument in session.get_inputs()}
+        values = {name: _ort_value(package, value, types[name]) for name, value in present.items()}
+        return lambda: [_content(value) for value in session.run_with_ort_values(None, values)]
+    binding = session.io_binding()
+    for name, value in present.items():
+        binding.bind_cpu_input(name, value)
+    outputs = [argument.name for argument in session.get_outputs()]
+
+    def call() -> list[Any]:
+        # Bound anew each time: the shape of an output may depend on random numbers.
+        for name in outputs:
+            binding.bind_output(name)
+        session.run_with_iobinding(binding)
+        return list(binding.copy_outputs_to_cpu())
+
+    return call
+
+
+def _ort_value(package: Any, value: Any, type_string: str) -> Any:
+    if isinstance(value, (list, tuple)) and package is not onnxruntime:
+        element = re.search(r"tensor\((\w+)\)", type_string)
+        return package.OrtValue.ortvalue_from_sequence(value, element and DTYPES[element[1]].replace("string", "str"))
+    return package.OrtValue.ortvalue_from_numpy(value)
+
+
+def _content(value: Any) -> Any:
+    if not value.has_value():
+        return None
+    return value.numpy() if value.is_tensor() or not hasattr(value, "value") else value.value()
+
+
 @cache
 def _end_of_onnxruntime(index: int) -> oracle.Outcome:
-    return end(load()[index], onnxruntime.InferenceSession, onnxruntime.SessionOptions)
+    return end(load()[index], onnxruntime)
 
 
 def judged(index: int) -> oracle.Outcome:

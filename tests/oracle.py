@@ -71,6 +71,30 @@ DIFFERENCES = (
         reason="every ONNX type has a type for arrays",
     ),
     Difference(
+        case="`IOBinding.copy_outputs_to_cpu` before a run",
+        onnxruntime="crashes the interpreter (segmentation fault)",
+        inferlite="RuntimeError that says what to call first",
+        reason="no input may crash the interpreter",
+    ),
+    Difference(
+        case="`OrtValue.update_inplace` with an array of another dtype",
+        onnxruntime="copies the bytes as they lie, so the values are garbage",
+        inferlite="InvalidArgument, as for an input of another dtype",
+        reason="a silently wrong answer",
+    ),
+    Difference(
+        case="`ortvalue_from_numpy_with_onnx_type` of an array that is not in C order",
+        onnxruntime="takes the bytes as they lie, so the values are permuted",
+        inferlite="copies the array into C order",
+        reason="a silently wrong answer",
+    ),
+    Difference(
+        case="sparse indices outside of the tensor",
+        onnxruntime="taken, and memory of others is read in a run",
+        inferlite="InvalidArgument; the native back end copies them, so that none can be moved outside later",
+        reason="no input may crash the interpreter",
+    ),
+    Difference(
         case="objects whose `str()` raises, as strings",
         onnxruntime="crashes the interpreter (segmentation fault)",
         inferlite="raises the exception of `str()`",

@@ -276,6 +276,11 @@ def _try_batch_tuning() -> None:
     inferlite.load(make_models.path("double"), batching=batching, rows_independent=True)
 
 
+def _try_strings_in_values() -> None:
+    value = inferlite.OrtValue.ortvalue_from_numpy(np.array(["a"]))
+    assert value.numpy().tolist() == ["a"]
+
+
 TRIALS = {
     "session": _try_session,
     "model": _try_model,
@@ -291,6 +296,7 @@ TRIALS = {
     "session_objects": _try_session_objects,
     "tuning": _try_tuning,
     "captured_graphs": _try_captured_graphs,
+    "strings_in_values": _try_strings_in_values,
     "types_beyond_numpy": _try_types_beyond_numpy,
 }
 

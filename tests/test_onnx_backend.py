@@ -6,6 +6,8 @@ fails. Both back ends run all of them; the answers of onnxruntime are computed o
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import onnx
 import onnxruntime
 import pytest
@@ -16,12 +18,15 @@ import onnx_suite
 import oracle
 from inferlite.exceptions import BackendUnavailableError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 COUNT = 32
 # Every other one of them is quick enough for each day; cases of one operator are in many.
 BATCHES = [pytest.param(batch, marks=pytest.mark.slow) if batch % 2 else batch for batch in range(COUNT)]
 CASES = 2_033
 # Passing with onnxruntime 1.32; older ones lack operators. The suite of another onnx has other cases.
-PASSING = 1_698
+PASSING = {"run": 1_698, "run_with_ort_values": 1_651, "run_with_iobinding": 1_656}
 PASSING_NATIVE = 1_849
 KNOWN_SUITE = Version(onnx.__version__).release[:2] == (1, 23)
 KNOWN_RUNTIME = Version(onnxruntime.__version__).release[:2] >= (1, 32)
@@ -33,7 +38,7 @@ def test_cases_end_as_onnxruntime_bit_for_bit(backend: str, batch: int) -> None:
     cases = onnx_suite.load()
     failures = []
     for index in range(batch, len(cases), COUNT):
-        given = onnx_suite.end(cases[index], inferlite.InferenceSession, inferlite.SessionOptions)
+        given = onnx_suite.end(cases[index], inferlite)
         try:
             _assert_as_good(cases[index], given, onnx_suite.judged(index))
         except AssertionError as error:
@@ -56,19 +61,26 @@ def test_the_suite_is_complete() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (KNOWN_SUITE and KNOWN_RUNTIME), reason="counted with onnx 1.23 and onnxruntime 1.32")
-def test_onnxruntime_passes_what_it_is_known_to_pass() -> None:
+@pytest.mark.parametrize("way", onnx_suite.WAYS)
+def test_onnxruntime_passes_what_it_is_known_to_pass(way: str) -> None:
     cases = onnx_suite.load()
-    passing = [case.name for index, case in enumerate(cases) if onnx_suite.passes(case, onnx_suite.judged(index))]
-    assert len(passing) >= PASSING
+    ended = (
+        onnx_suite.judged(index) if way == "run" else onnx_suite.end(case, onnxruntime, way)
+        for index, case in enumerate(cases)
+    )
+    assert _passing(ended) >= PASSING[way]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (KNOWN_SUITE and KNOWN_RUNTIME), reason="counted with onnx 1.23 and onnxruntime 1.32")
-def test_inferlite_passes_what_it_is_known_to_pass(backend: str) -> None:
-    cases = onnx_suite.load()
-    ended = [onnx_suite.end(case, inferlite.InferenceSession, inferlite.SessionOptions) for case in cases]
-    passing = [case.name for case, outcome in zip(cases, ended, strict=True) if onnx_suite.passes(case, outcome)]
-    assert len(passing) >= (PASSING_NATIVE if backend == "native" else PASSING)
+@pytest.mark.parametrize("way", onnx_suite.WAYS)
+def test_inferlite_passes_what_it_is_known_to_pass(way: str, backend: str) -> None:
+    ended = (onnx_suite.end(case, inferlite, way) for case in onnx_suite.load())
+    assert _passing(ended) >= (PASSING_NATIVE if backend == "native" else PASSING[way])
+
+
+def _passing(ended: Iterable[oracle.Outcome]) -> int:
+    return sum(onnx_suite.passes(case, outcome) for case, outcome in zip(onnx_suite.load(), ended, strict=True))
 
 
 def test_a_wrong_answer_does_not_count_as_passing() -> None:

@@ -20,6 +20,8 @@ PROOFS = (
     "test_casting",
     "test_exchange",
     "test_gil",
+    "test_io_binding",
+    "test_ort_values",
     "test_hints",
     "test_out",
     "test_reuse",
@@ -27,6 +29,7 @@ PROOFS = (
     "test_session_memory",
     "test_session_methods",
     "test_session_options",
+    "test_sparse",
     "test_values",
 )
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         ModelRunError,
         QueueFullError,
     )
+    from inferlite.io_binding import IOBinding
     from inferlite.metadata import (
         BatchingStats,
         CacheStats,
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
         set_seed,
     )
     from inferlite.session import InferenceSession
+    from inferlite.sparse import SparseTensor
+    from inferlite.values import OrtValue, OrtValueVector
 
     backend: Literal["native", "python"]
     __version__: str
@@ -68,6 +71,7 @@ __all__ = [
     "Cache",
     "CacheStats",
     "DeadlineExceededError",
+    "IOBinding",
     "InferenceSession",
     "InferliteError",
     "InvalidInputError",
@@ -78,12 +82,15 @@ __all__ = [
     "ModelMetadata",
     "ModelRunError",
     "NodeArg",
+    "OrtValue",
+    "OrtValueVector",
     "Pad",
     "PredictionCache",
     "QueueFullError",
     "RunOptions",
     "SessionOptions",
     "Signature",
+    "SparseTensor",
     "Stats",
     "TensorSpec",
     "__version__",
@@ -185,6 +192,15 @@ _DELEGATED = frozenset(
 )
 
 
+# Each back end has its own, so these are never kept either.
+_VALUES = {
+    "IOBinding": "io_binding",
+    "OrtValue": "values",
+    "OrtValueVector": "values",
+    "SparseTensor": "sparse",
+}
+
+
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes, a function and strings
     module = _MODULES.get(name)
     if module is not None:
@@ -192,6 +208,13 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes, a function and str
 
         value = globals()[name] = getattr(import_module(f"inferlite.{module}"), name)
         return value
+    if name in _VALUES:
+        from importlib import import_module  # noqa: PLC0415
+
+        from inferlite import _backend  # noqa: PLC0415
+
+        module = _VALUES[name] if _backend.active().name == "native" else "_fallback.values"
+        return getattr(import_module(f"inferlite.{module}"), name)
     # The back end may change, so these are never kept.
     if name in {"InferenceSession", "Model", "backend"}:
         from inferlite import _backend  # noqa: PLC0415

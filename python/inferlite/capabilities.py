@@ -69,6 +69,12 @@ CAPABILITIES: Final = {
         reason="numpy has bfloat16, float8, float4, int4 and int2 from ml_dtypes, which onnxruntime's Python interface "
         "does not take: install the native part",
     ),
+    "strings_in_values": Capability(
+        native=True,
+        python=False,
+        reason="onnxruntime's Python interface makes an `OrtValue` of an array of numbers alone: pass the value to "
+        "`run`, or install the native part",
+    ),
     "complex_tensors": Capability(
         native=False,
         python=False,

@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from inferlite import _core, providers as provider_rules
+from inferlite._value_runs import ValueRuns
 from inferlite.capabilities import refusal
 from inferlite.exceptions import InferliteError
 from inferlite.metadata import ModelMetadata, NodeArg
 from inferlite.process_settings import may_be_seeded
-from inferlite.twin import Twinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ MODEL_CONFIG_KEY: Final = "ort_config"
 """Where the metadata of a model holds options for its sessions."""
 
 
-class InferenceSession(Twinned):
+class InferenceSession(ValueRuns):
     """A model that runs as in `onnxruntime.InferenceSession`: the same calls, answers and exceptions, at less cost.
 
     Many threads may call `run` on one session at once. Creating a session releases the GIL.

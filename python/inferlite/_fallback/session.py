@@ -18,6 +18,7 @@ from inferlite._fallback.bound import BoundCall
 from inferlite._fallback.cache import Answers, Claim
 from inferlite._fallback.feeds import readable_feed
 from inferlite._fallback.tickets import Threads
+from inferlite._fallback.values import IOBinding, OrtValue, wrapped
 from inferlite._hints import explained
 from inferlite._model_file import random_node
 from inferlite._out import run as run_into
@@ -327,6 +328,38 @@ class InferenceSession(onnxruntime.InferenceSession):
     def _cache_invalidate(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> bool:
         feed = readable_feed(input_feed, self._declared, self._casting)
         return self._answers is not None and self._answers.invalidate(output_names or self._output_names, feed)
+
+    def run_with_ort_values(
+        self,
+        output_names: Sequence[str] | None,
+        input_dict_ort_values: Mapping[str, onnxruntime.OrtValue],
+        run_options: onnxruntime.RunOptions | None = None,
+    ) -> list[OrtValue]:
+        """Run values as they are, and give values; see onnxruntime."""
+        self._survive_fork()
+        return wrapped(super().run_with_ort_values(output_names, input_dict_ort_values, run_options))
+
+    def io_binding(self) -> IOBinding:
+        """Values to be bound to the inputs and outputs, one by one."""
+        return IOBinding(self)
+
+    def run_with_iobinding(
+        self, iobinding: onnxruntime.IOBinding, run_options: onnxruntime.RunOptions | None = None
+    ) -> None:
+        """Run what is bound.
+
+        Raises:
+            RuntimeError: An input is not bound; and what onnxruntime raises.
+        """
+        if isinstance(iobinding, IOBinding):
+            iobinding._refuse_unbound(self)  # noqa: SLF001 - of this package
+        super().run_with_iobinding(iobinding, run_options)
+        if isinstance(iobinding, IOBinding):
+            iobinding._has_run()  # noqa: SLF001 - of this package
+
+    def create_ortvalue_from_shape_and_type(self, *args: Any, **kwargs: Any) -> OrtValue:  # noqa: ANN401
+        """A tensor that belongs to this session; see onnxruntime."""
+        return wrapped([super().create_ortvalue_from_shape_and_type(*args, **kwargs)])[0]
 
     def bind(self, inputs: Mapping[str, Any], outputs: Sequence[str] | Mapping[str, Any] | None = None) -> BoundCall:
         """Bind arrays to the inputs, and to outputs, for many calls.

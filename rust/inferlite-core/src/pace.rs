@@ -36,7 +36,8 @@ pub struct Workload(NonZeroU64);
 impl Workload {
     /// The workload of inputs with these indices and shapes; `None` if one of them is unknown.
     #[inline]
-    pub(crate) fn of<'a>(shapes: impl Iterator<Item = Option<(usize, &'a [i64])>>) -> Option<Self> {
+    #[must_use]
+    pub fn of<'a>(shapes: impl Iterator<Item = Option<(usize, &'a [i64])>>) -> Option<Self> {
         let mut hasher = FxHasher::default();
         for shape in shapes {
             let (index, shape) = shape?;

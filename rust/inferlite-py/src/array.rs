@@ -450,6 +450,30 @@ pub(crate) fn read_only_array_of(py: Python<'_>, tensor: Frozen) -> PyResult<Bou
     Ok(array)
 }
 
+/// An array over the memory of a tensor, which stays somebody else's as well; elements that share bytes are copied.
+///
+/// # Safety
+/// The memory of `view` must stay valid while `owner` lives, and be writable unless `is_read_only`.
+pub(crate) unsafe fn shared_array_of<'py>(
+    py: Python<'py>,
+    view: &TensorView,
+    owner: Owner,
+    is_read_only: bool,
+) -> PyResult<Bound<'py, PyAny>> {
+    if view.byte_len() == 0 || view.dtype().is_packed() {
+        return copied_array(py, view);
+    }
+    let flags = if is_read_only {
+        NPY_ARRAY_CARRAY_RO
+    } else {
+        NPY_ARRAY_CARRAY
+    };
+    let data = view.data().cast_mut().cast::<c_char>();
+    let array = new_array(py, view.shape(), view.dtype(), data, flags)?;
+    give_owner(&array, owner)?;
+    Ok(array)
+}
+
 /// A view of an array of numpy's own that is read-only, as the array is from now on.
 pub(crate) fn read_only<'py>(array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     array.call_method1("setflags", (false,))?;

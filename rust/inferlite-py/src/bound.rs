@@ -15,7 +15,7 @@ use pyo3::types::{PyList, PyMapping};
 use smallvec::SmallVec;
 
 use crate::array::{Array, Pins};
-use crate::boundary::{PyCoreError, detach, type_text};
+use crate::boundary::{self, PyCoreError, type_text};
 use crate::exchange;
 use crate::feed;
 use crate::logging;
@@ -204,17 +204,7 @@ impl PyBoundCall {
         binding: &'b mut Binding,
         run: impl FnOnce(&'b mut Binding) -> inferlite_core::Result<T> + Send,
     ) -> Result<T, PyCoreError> {
-        let run = || self.model.timed(self.workload, || run(binding));
-        let result = if self.may_hold_gil && self.model.is_inline(self.workload) {
-            run()
-        } else {
-            detach(py, || {
-                let _detached = self.model.detach(self.workload);
-                run()
-            })
-        };
-        let (done, _) = result?;
-        Ok(done)
+        boundary::launch(py, &self.model, self.may_hold_gil, self.workload, || run(binding))
     }
 
     #[inline]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use inferlite_core::batch::Terms;
 use inferlite_core::cache::{DIGESTED_BYTES, Missed};
+use inferlite_core::pace::Workload;
 use inferlite_core::runtime::ort::RunOptions;
 use inferlite_core::ticket::{Asked, Ticket};
 use inferlite_core::{Answer, Call, Error, ErrorKind, Model};
@@ -200,6 +201,28 @@ pub(crate) fn run<'m>(
     };
     logging::forward(py)?;
     Ok(result?)
+}
+
+/// Makes one run of values that stay where they are, keeping the GIL where handing it over would cost more than the run.
+#[inline]
+pub(crate) fn launch<T: Send>(
+    py: Python<'_>,
+    model: &Model,
+    may_hold_gil: bool,
+    workload: Option<Workload>,
+    run: impl FnOnce() -> inferlite_core::Result<T> + Send,
+) -> Result<T, PyCoreError> {
+    let run = || model.timed(workload, run);
+    let result = if may_hold_gil && model.is_inline(workload) {
+        run()
+    } else {
+        detach(py, || {
+            let _detached = model.detach(workload);
+            run()
+        })
+    };
+    let (done, _) = result?;
+    Ok(done)
 }
 
 /// What a call has come to that does not wait for its run.

@@ -174,13 +174,14 @@ impl<'py> Fed<'py> {
 }
 
 /// A value that needs no more Python code to be fed.
-enum Converted<'py> {
+pub(crate) enum Converted<'py> {
     /// An array that can run as it is.
     Array(Bound<'py, PyAny>),
     Value(Value),
 }
 
-fn convert<'py>(
+/// Reads a value for an input of this name and type as onnxruntime does.
+pub(crate) fn convert<'py>(
     name: &str,
     declared: Option<&ValueType>,
     value: Bound<'py, PyAny>,
@@ -215,7 +216,10 @@ fn convert<'py>(
         return Ok(Converted::Value(map_of(name, map)?));
     }
     let class = value.get_type();
-    if class.name()? == "OrtValue" && class.module()? == "onnxruntime.capi.onnxruntime_inference_collection" {
+    if class.name()? == "OrtValue"
+        && ["inferlite.values", "onnxruntime.capi.onnxruntime_inference_collection"]
+            .contains(&class.module()?.to_str()?)
+    {
         return convert_array(value.call_method0("numpy")?);
     }
     // onnxruntime makes no tensor of any other value.

@@ -10,19 +10,23 @@ mod batching;
 mod bound;
 mod boundary;
 mod closable;
+mod dlpack;
 mod event_loop;
 mod exchange;
 mod extended;
 mod feed;
 mod file;
+mod io_binding;
 mod live_cache;
 mod logging;
 mod model;
+mod ortvalue;
 mod prediction;
 mod rows;
 mod run_options;
 mod session;
 mod settings;
+mod sparse;
 mod ticket;
 mod turn;
 mod value;
@@ -94,13 +98,19 @@ mod _core {
     #[pymodule_export]
     use super::file::model_info;
     #[pymodule_export]
+    use super::io_binding::PyIoBinding;
+    #[pymodule_export]
     use super::logging::drain_log;
+    #[pymodule_export]
+    use super::ortvalue::PyOrtValue;
     #[pymodule_export]
     use super::prediction::PyPrediction;
     #[pymodule_export]
     use super::run_options::PyRunOptions;
     #[pymodule_export]
     use super::session::PySession;
+    #[pymodule_export]
+    use super::sparse::{sparse_coo, sparse_csr, sparse_format, sparse_indices, sparse_values};
     #[pymodule_export]
     use super::ticket::PyTicket;
     use super::vectorcall;

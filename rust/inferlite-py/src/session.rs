@@ -21,6 +21,8 @@ use crate::bound::PyBoundCall;
 use crate::boundary::{self, PyCoreError, incompatible_arguments, runtime_error};
 use crate::exchange::Casting;
 use crate::feed::{self, Fed, Names};
+use crate::io_binding::{self, PyIoBinding};
+use crate::ortvalue::PyOrtValue;
 use crate::rows::{self, Said, Use};
 use crate::run_options::Given;
 use crate::settings::{self, Providers, session_settings, source};
@@ -454,6 +456,25 @@ impl PySession {
         outputs: Option<&Bound<'py, PyAny>>,
     ) -> Result<PyBoundCall, PyCoreError> {
         PyBoundCall::new(self.opened()?, inputs, outputs)
+    }
+
+    /// Runs values by name, and gives those of the outputs; see `run_with_ort_values`.
+    #[pyo3(signature = (names, values, output_names, outputs, run_options = None))]
+    #[expect(clippy::needless_pass_by_value, reason = "Python hands arguments over")]
+    fn _run_values(
+        slf: &Bound<'_, Self>,
+        names: Vec<String>,
+        values: &Bound<'_, PyAny>,
+        output_names: Vec<String>,
+        outputs: Vec<Option<PyOrtValue>>,
+        run_options: Option<&Bound<'_, PyAny>>,
+    ) -> Result<Vec<PyOrtValue>, PyCoreError> {
+        let (inputs, outputs) = ((names.as_slice(), values), (output_names.as_slice(), outputs));
+        io_binding::run_values(slf.as_any(), slf.get().opened()?, inputs, outputs, run_options)
+    }
+
+    fn _io_binding(&self) -> PyResult<PyIoBinding> {
+        Ok(PyIoBinding::new(self.opened()?))
     }
 
     fn _cache_summary<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {

@@ -61,7 +61,7 @@ pub(crate) fn object_of<'py>(py: Python<'py>, output: Output<'_>) -> PyResult<Bo
 
 /// A value as onnxruntime gives it: arrays, lists, dictionaries, and `None` for what is absent.
 #[inline]
-fn value_object(py: Python<'_>, value: Value, handing: Handing) -> PyResult<Bound<'_, PyAny>> {
+pub(crate) fn value_object(py: Python<'_>, value: Value, handing: Handing) -> PyResult<Bound<'_, PyAny>> {
     match value {
         Value::Tensor(tensor) if handing == Handing::ReadOnly => read_only_array_of(py, Frozen::new(tensor)),
         Value::Tensor(tensor) => array_of(py, tensor),

@@ -178,7 +178,8 @@ mod owner {
         /// # Safety
         /// `release(pointer)` must be sound once, on any thread.
         #[inline]
-        pub(crate) unsafe fn new(pointer: *mut c_void, release: unsafe fn(*mut c_void)) -> Self {
+        #[must_use]
+        pub unsafe fn new(pointer: *mut c_void, release: unsafe fn(*mut c_void)) -> Self {
             Self { pointer, release }
         }
 
@@ -202,7 +203,8 @@ mod owner {
         }
 
         /// One of several owners, of what lies in `shared`.
-        pub(crate) fn of_shared<T: Send + Sync>(shared: Arc<T>) -> Self {
+        #[must_use]
+        pub fn of_shared<T: Send + Sync>(shared: Arc<T>) -> Self {
             unsafe fn release<T>(pointer: *mut c_void) {
                 // SAFETY: `of_shared` made the pointer from an `Arc<T>`, and an owner releases once.
                 drop(unsafe { Arc::from_raw(pointer.cast::<T>().cast_const()) });

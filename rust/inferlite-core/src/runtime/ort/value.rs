@@ -19,7 +19,7 @@ use crate::{fork, graph};
 
 pub(super) type ValueHandle = Handle<OrtValue>;
 
-fn onnx_type(dtype: Dtype) -> ort_sys::ONNXTensorElementDataType {
+pub(super) fn onnx_type(dtype: Dtype) -> ort_sys::ONNXTensorElementDataType {
     const { assert!(size_of::<ort_sys::ONNXTensorElementDataType>() == 4) };
     // SAFETY: both are numbered from 0 to 26 without a gap (`Dtype` by its table's test).
     unsafe { std::mem::transmute(dtype as i32) }
@@ -79,7 +79,7 @@ pub(super) fn to_runtime(runtime: &'static Runtime, value: &Value) -> Result<Val
     }
 }
 
-fn compose(runtime: &'static Runtime, parts: &[ValueHandle], kind: ONNXType) -> Result<ValueHandle> {
+pub(super) fn compose(runtime: &'static Runtime, parts: &[ValueHandle], kind: ONNXType) -> Result<ValueHandle> {
     let pointers: Vec<*const OrtValue> = parts.iter().map(|part| part.as_ptr().cast_const()).collect();
     Handle::make(runtime.api.ReleaseValue, |place| {
         call!(runtime.api, "the parts are alive, and shared or copied by the whole", {
@@ -102,7 +102,7 @@ fn numbers<T>(runtime: &'static Runtime, dtype: Dtype, numbers: &[T]) -> Result<
     borrow_tensor(runtime, &view)
 }
 
-fn string_tensor(runtime: &'static Runtime, strings: &Strings) -> Result<ValueHandle> {
+pub(super) fn string_tensor(runtime: &'static Runtime, strings: &Strings) -> Result<ValueHandle> {
     if element_count(&strings.shape)? != strings.len() {
         return Err(Error::new(
             ErrorKind::InvalidArgument,
@@ -167,7 +167,7 @@ fn empty_sequence(element: Dtype) -> Result<ValueHandle> {
 }
 
 /// What a value of the runtime is, before it has become one of ours.
-enum Kind {
+pub(super) enum Kind {
     Absent,
     Tensor,
     Sequence,
@@ -175,14 +175,19 @@ enum Kind {
     Other(i32),
 }
 
-fn kind_of(runtime: &'static Runtime, value: *mut OrtValue) -> Result<Kind> {
-    let api = runtime.api;
+/// Whether there is a value, which an optional may be without.
+pub(super) fn is_given(runtime: &'static Runtime, value: *mut OrtValue) -> Result<bool> {
     let mut has_value = 0;
-    call!(api, "alive", HasValue(value, &raw mut has_value))?;
+    call!(runtime.api, "alive", HasValue(value, &raw mut has_value))?;
+    Ok(has_value != 0)
+}
+
+pub(super) fn kind_of(runtime: &'static Runtime, value: *mut OrtValue) -> Result<Kind> {
     // Asking an absent optional for its type is a crash inside the runtime.
-    if has_value == 0 {
+    if !is_given(runtime, value)? {
         return Ok(Kind::Absent);
     }
+    let api = runtime.api;
     let mut number = 0_i32;
     call!(
         api,
@@ -247,7 +252,7 @@ pub(super) fn from_runtime(
 }
 
 #[cold]
-fn copy_out(runtime: &'static Runtime, value: &ValueHandle) -> Result<Value> {
+pub(super) fn copy_out(runtime: &'static Runtime, value: &ValueHandle) -> Result<Value> {
     match kind_of(runtime, value.as_ptr())? {
         Kind::Absent => Ok(Value::Absent),
         Kind::Tensor => match peek(runtime, value.as_ptr()) {
@@ -304,7 +309,7 @@ fn unsupported(what: &str) -> Error {
     )
 }
 
-fn children(runtime: &'static Runtime, value: &ValueHandle) -> Result<Vec<ValueHandle>> {
+pub(super) fn children(runtime: &'static Runtime, value: &ValueHandle) -> Result<Vec<ValueHandle>> {
     let api = runtime.api;
     let mut count = 0;
     call!(api, "alive", GetValueCount(value.as_ptr(), &raw mut count))?;
