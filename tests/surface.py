@@ -45,6 +45,9 @@ def delegated(note: str = "") -> Row:
 _SETTING: Final = "test_options.test_setting_ends_as_in_onnxruntime"
 _METHOD: Final = "test_options.test_methods_end_as_in_onnxruntime"
 
+_VALUES: Final = "test_ort_values.test_runs_with_values_end_as_onnxruntimes"
+_BINDINGS: Final = "test_io_binding.test_outputs_are_overwritten_by_the_next_run"
+
 MODULE: Final[dict[str, Row]] = {
     "InferenceSession": better(
         "test_session.test_construction_ends_as_onnxruntime",
@@ -52,6 +55,14 @@ MODULE: Final[dict[str, Row]] = {
     ),
     "SessionOptions": better(_METHOD, "keeps the values of initializers alive; is remembered in full"),
     "RunOptions": better(_METHOD, "keeps adapters alive"),
+    "OrtValue": better(_VALUES, "strings, sequences and the types of ml_dtypes; DLPack 1.0"),
+    "IOBinding": better(_BINDINGS, "takes whatever `run` takes, and raises where onnxruntime crashes"),
+    "SparseTensor": better("test_sparse.test_sparse_tensors_run", "indices are checked, and copied"),
+    "SessionIOBinding": delegated("of `session._sess`, on the onnxruntime package"),
+    "copy_tensors": better(
+        "test_ort_values.test_tensors_are_copied_where_onnxruntime_copies_to_devices_alone",
+        "copies on the CPU, where onnxruntime refuses (native back end)",
+    ),
     "NodeArg": same("test_session.test_inputs_and_outputs_are_described_as_onnxruntime_does"),
     "ModelMetadata": same("test_session.test_model_metadata_equals_onnxruntimes"),
     "set_seed": same(
@@ -165,6 +176,11 @@ SESSION: Final[dict[str, Row]] = {
         "on the CPU; refused on others (native back end)",
     ),
     "set_ep_dynamic_options": same("test_session_methods.test_dynamic_options_end_as_in_onnxruntime"),
+    "run_with_ort_values": better(_VALUES, "also strings, sequences and the types of ml_dtypes"),
+    "run_with_ortvaluevector": same("test_ort_values.test_vectors_of_values_run_in_order"),
+    "run_with_iobinding": better(_BINDINGS, "an input that is not bound is named"),
+    "io_binding": same(_BINDINGS),
+    "create_ortvalue_from_shape_and_type": same("test_ort_values.test_values_of_a_session_stay_with_it"),
     "release_captured_graph": same(
         "test_session_methods.test_no_graph_is_captured_on_the_cpu", "on the CPU; refused on others (native back end)"
     ),
@@ -245,28 +261,97 @@ RUN_OPTIONS: Final[dict[str, Row]] = {
     ),
 }
 
+_VALUE: Final = "test_ort_values.test_values_of_arrays_are_as_onnxruntimes"
+_BINDING: Final = "test_io_binding.test_outputs_go_where_they_are_told"
+_SPARSE: Final = "test_sparse.test_coo_is_as_onnxruntimes"
+
+ORT_VALUE: Final[dict[str, Row]] = {
+    **dict.fromkeys(
+        (
+            "data_ptr",
+            "data_type",
+            "device_name",
+            "element_type",
+            "has_value",
+            "is_sparse_tensor",
+            "is_tensor",
+            "is_tensor_sequence",
+            "shape",
+            "tensor_size_in_bytes",
+        ),
+        same(_VALUE),
+    ),
+    "numpy": better(_VALUE, "also of the types of ml_dtypes"),
+    "ortvalue_from_numpy": better(_VALUE, "also strings and the types of ml_dtypes, and any byte order"),
+    "ortvalue_from_numpy_with_onnx_type": better(
+        "test_ort_values.test_bytes_of_another_type_are_as_onnxruntimes", "an array that is not in C order is copied"
+    ),
+    "ortvalue_from_shape_and_type": better(
+        "test_ort_values.test_types_and_shapes_are_as_onnxruntimes", "strings as well; new memory holds zeros"
+    ),
+    "from_dlpack": better(
+        "test_ort_values.test_dlpack_ends_as_onnxruntimes", "capsules of DLPack 1.0, read-only ones too"
+    ),
+    "update_inplace": better("test_ort_values.test_updates_end_as_onnxruntimes", "refuses another dtype"),
+    "ort_value_from_sparse_tensor": same("test_sparse.test_a_value_holds_a_sparse_tensor"),
+    "as_sparse_tensor": same("test_sparse.test_a_value_holds_a_sparse_tensor"),
+}
+
+IO_BINDING: Final[dict[str, Row]] = {
+    "bind_cpu_input": better(
+        "test_io_binding.test_outputs_are_overwritten_by_the_next_run", "takes whatever `run` takes"
+    ),
+    **dict.fromkeys(
+        (
+            "bind_input",
+            "bind_output",
+            "bind_ortvalue_input",
+            "bind_ortvalue_output",
+            "get_outputs_as_ortvaluevector",
+            "synchronize_inputs",
+            "synchronize_outputs",
+        ),
+        same(_BINDING),
+    ),
+    **dict.fromkeys(
+        ("copy_outputs_to_cpu", "get_outputs"),
+        better(
+            "test_io_binding.test_outputs_are_overwritten_by_the_next_run",
+            "before a run it raises, where onnxruntime crashes",
+        ),
+    ),
+    **dict.fromkeys(
+        ("clear_binding_inputs", "clear_binding_outputs"),
+        same("test_io_binding.test_runs_that_cannot_be_end_as_onnxruntimes"),
+    ),
+}
+
+SPARSE_TENSOR: Final[dict[str, Row]] = {
+    **dict.fromkeys(("as_coo_view", "data_type", "dense_shape", "device_name", "format", "values"), same(_SPARSE)),
+    **dict.fromkeys(
+        ("as_csrc_view", "as_blocksparse_view", "to_cuda"), same("test_sparse.test_csr_is_as_onnxruntimes")
+    ),
+    "sparse_coo_from_numpy": better(_SPARSE, "indices outside of the tensor are refused"),
+    "sparse_csr_from_numpy": better(
+        "test_sparse.test_csr_is_as_onnxruntimes", "indices outside of the matrix are refused"
+    ),
+}
+
 CLASSES: Final[dict[str, dict[str, Row]]] = {
+    "IOBinding": IO_BINDING,
     "InferenceSession": SESSION,
+    "OrtValue": ORT_VALUE,
     "SessionOptions": SESSION_OPTIONS,
     "RunOptions": RUN_OPTIONS,
+    "SparseTensor": SPARSE_TENSOR,
 }
 
 NO_NAMES: Final = {"contextlib", "import_capi_exception", "onnxruntime_validation"}
 """What lies on the module `onnxruntime` because its `__init__` needs it."""
 
 AWAITED: Final = {
-    "IOBinding",
-    "OrtValue",
-    "SessionIOBinding",
-    "SparseTensor",
-    "copy_tensors",
     "set_default_logger_callback",
     "set_global_thread_pool_sizes",
-    "InferenceSession.create_ortvalue_from_shape_and_type",
-    "InferenceSession.io_binding",
-    "InferenceSession.run_with_iobinding",
-    "InferenceSession.run_with_ort_values",
-    "InferenceSession.run_with_ortvaluevector",
 }
 """What is not there yet: a row above takes the place of each."""
 

@@ -457,9 +457,11 @@ def test_values_of_a_session_stay_with_it() -> None:
         other.run_with_ort_values(None, {"x": value})
     with pytest.raises(ValueError, match="must be bound to the session that created it"):
         other.io_binding().bind_ortvalue_input("x", value)
+    theirs = oracle.reference(make_models.identity("float"))
     for arguments in (([2], 8, "cpu"), ([2], 1, "cuda"), ([2], 1, "cpu", 3)):
-        with pytest.raises(RuntimeError):
-            session.create_ortvalue_from_shape_and_type(*arguments)
+        for one in (session, theirs):
+            with pytest.raises(RuntimeError):
+                one.create_ortvalue_from_shape_and_type(*arguments)
 
 
 @native
@@ -524,6 +526,13 @@ def test_vectors_of_values_run_in_order() -> None:
     assert fetches[0].numpy().tolist() == [[2.0] * 4]
     assert fetches.element_type_at(0) == 1
     assert len(fetches.to_dlpacks(None)) == 1
+    theirs = oracle.reference(make_models.build("add"))
+    given, made = PACKAGE.OrtValueVector(), PACKAGE.OrtValueVector()
+    kept = [onnxruntime.OrtValue.ortvalue_from_numpy(np.ones((1, 4), np.float32)) for _ in range(2)]
+    for one in kept:
+        given.push_back(one._ortvalue)
+    theirs.run_with_ortvaluevector(onnxruntime.RunOptions(), names, given, outputs, made, devices)
+    oracle.assert_same_value(np.array(fetches[0].numpy()), np.array(made[0].numpy()))
     with pytest.raises(TypeError, match="incompatible function arguments"):
         session.run_with_ortvaluevector(None, names, feeds, outputs, fetches, devices)
 
@@ -544,6 +553,22 @@ def test_vectors_of_onnxruntime_are_taken() -> None:
     for names, values in ((["q"], feeds), (["x", "y"], feeds)):
         with pytest.raises((PACKAGE.InvalidArgument, ValueError)):
             session.run_with_ortvaluevector(inferlite.RunOptions(), names, values, ["y"], fetches, [])
+
+
+@native
+def test_tensors_are_copied_where_onnxruntime_copies_to_devices_alone() -> None:
+    def copied(package: Any, *arrays: np.ndarray) -> list[float]:
+        source, *targets = [package.OrtValue.ortvalue_from_numpy(array) for array in arrays]
+        package.copy_tensors([source], targets)
+        return list(targets[0].numpy())
+
+    assert copied(inferlite, f32(1, 2), f32(0, 0)) == [1, 2]
+    with pytest.raises(RuntimeError):
+        copied(onnxruntime, f32(1, 2), f32(0, 0))
+    for arrays in ([f32(1)], [f32(1), np.zeros(1)], [f32(1), f32(0, 0)], [f32(1), f32(0), f32(0)]):
+        for package in (inferlite, onnxruntime):
+            with pytest.raises(RuntimeError):
+                copied(package, *arrays)
 
 
 def test_many_threads_run_one_value_at_once() -> None:

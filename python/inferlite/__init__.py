@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     )
     from inferlite.session import InferenceSession
     from inferlite.sparse import SparseTensor
-    from inferlite.values import OrtValue, OrtValueVector
+    from inferlite.values import OrtValue, OrtValueVector, copy_tensors
 
     backend: Literal["native", "python"]
     __version__: str
@@ -95,6 +95,7 @@ __all__ = [
     "TensorSpec",
     "__version__",
     "backend",
+    "copy_tensors",
     "disable_telemetry_events",
     "enable_telemetry_events",
     "load",
@@ -170,6 +171,7 @@ _DELEGATED = frozenset(
         "OrtMemoryInfoDeviceType",
         "OrtSparseFormat",
         "OrtSyncStream",
+        "SessionIOBinding",
         "capi",
         "create_and_register_allocator",
         "create_and_register_allocator_v2",
@@ -198,6 +200,7 @@ _VALUES = {
     "OrtValue": "values",
     "OrtValueVector": "values",
     "SparseTensor": "sparse",
+    "copy_tensors": "values",
 }
 
 

@@ -384,6 +384,25 @@ def made(shape: Sequence[int], element_type: Any) -> _core.OrtValue:  # noqa: AN
     return _core.OrtValue.zeros(extents, number)
 
 
+def copy_tensors(src: Sequence[Any], dst: Sequence[Any], stream: object = None) -> None:
+    """Overwrite tensors with others.
+
+    Args:
+        src: The values to read.
+        dst: As many values, each of the dtype and number of elements of its source.
+        stream: None: there is none on the CPU.
+
+    Raises:
+        RuntimeError: There are more of one than of the other, or two do not fit; none is overwritten before.
+    """
+    del stream
+    if len(src) != len(dst):
+        message = f"{len(src)} tensors cannot overwrite {len(dst)}"
+        raise RuntimeError(message)
+    for source, target in [(native(source), native(target)) for source, target in zip(src, dst, strict=True)]:
+        target.update_inplace(source)
+
+
 class OrtValueVector(list[_core.OrtValue]):
     """A list of values as runs take and give them, for `run_with_ortvaluevector`."""
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 OrtValueVector = package.OrtValueVector
+copy_tensors = onnxruntime.copy_tensors
 
 
 class OrtValue(onnxruntime.OrtValue):
