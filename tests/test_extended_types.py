@@ -208,6 +208,29 @@ def test_arrays_that_must_be_packed_are_not_bound() -> None:
         session.bind({"x": every_value("int4")})
 
 
+class _Lender:
+    """What another library's tensor is: memory on loan, and no array."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.value = inferlite.OrtValue.ortvalue_from_numpy(array)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.value.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.value.__dlpack_device__()
+
+
+@native
+@pytest.mark.parametrize("kind", ["bfloat16", "int4", "float8e5m2"])
+def test_tensors_of_other_libraries_are_read(kind: str) -> None:
+    x = every_value(kind, 5)
+    assert_same_bits(inferlite.InferenceSession(passing(kind)).run(None, {"x": _Lender(x)})[0], x)
+    assert_same_bits(inferlite.load(passing(kind))(_Lender(x)), x)
+    value = inferlite.OrtValue.ortvalue_from_numpy(x)
+    assert_same_bits(inferlite.load(passing(kind))(value), x)
+
+
 @native
 def test_a_large_output_is_not_copied() -> None:
     session = inferlite.InferenceSession(make_models.identity("bfloat16"))

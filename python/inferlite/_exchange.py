@@ -167,10 +167,29 @@ def _from_dlpack(value: Any) -> Exchanged:  # noqa: ANN401
     try:
         return Exchanged(*_dlpack.read(value))
     except _dlpack.UnknownDtypeError:
+        extended = _extended(value)
+        if extended is not None:
+            return extended
         if not hasattr(type(value), "__array__"):
             raise
         # Such as jax gives its bfloat16 in the dtypes of ml_dtypes.
         return Exchanged(np.asarray(value), is_copy=True)
+
+
+def _extended(value: Any) -> Exchanged | None:  # noqa: ANN401
+    """A tensor of a type that numpy has from ml_dtypes, which the native part reads; None where it cannot."""
+    from inferlite import _backend  # noqa: PLC0415 - few tensors are of these types
+
+    if _backend.active().name != "native":
+        return None
+    from inferlite import _core  # noqa: PLC0415 - the native part is there
+
+    try:
+        array = _core.OrtValue.from_dlpack(value).numpy()
+    except (BufferError, RuntimeError, TypeError):
+        return None
+    # Elements that share bytes have been given one each.
+    return Exchanged(array, is_copy=array.flags.owndata)
 
 
 def _from_interface(value: Any) -> Exchanged:  # noqa: ANN401
