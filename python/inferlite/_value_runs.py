@@ -68,7 +68,9 @@ class ValueRuns(Twinned):
         from inferlite.io_binding import IOBinding  # noqa: PLC0415 - most sessions need none
 
         twin = self._twin
-        if twin is not None and not isinstance(iobinding, IOBinding) and iobinding._session is twin._sess:  # noqa: SLF001
+        is_foreign = not isinstance(iobinding, IOBinding) and hasattr(iobinding, "_iobinding")
+        # Older releases do not note the session.
+        if twin is not None and is_foreign and getattr(iobinding, "_session", twin._sess) is twin._sess:  # noqa: SLF001
             # One of onnxruntime's own, which was made of `_sess`.
             twin.run_with_iobinding(iobinding, run_options)
             return

@@ -117,7 +117,14 @@ class OrtValue(onnxruntime.OrtValue):
 
 def wrapped(values: Sequence[onnxruntime.OrtValue]) -> list[OrtValue]:
     """The same values, of the class above."""
-    return [OrtValue(value._get_c_value(), session=value._session) for value in values]  # noqa: SLF001
+    return [_wrapped(value) for value in values]
+
+
+def _wrapped(value: onnxruntime.OrtValue) -> OrtValue:
+    made = OrtValue(value._get_c_value())  # noqa: SLF001 - what onnxruntime asks for
+    # Older releases have no values of one session.
+    made._session = getattr(value, "_session", None)  # noqa: SLF001 - as above
+    return made
 
 
 class IOBinding(onnxruntime.IOBinding):
@@ -132,6 +139,25 @@ class IOBinding(onnxruntime.IOBinding):
         if isinstance(arr_on_cpu, np.ndarray):
             arr_on_cpu = readable_array(arr_on_cpu)
         super().bind_cpu_input(name, arr_on_cpu)
+        self._bound_names = {*self._bound(), name}
+
+    def bind_input(self, name: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - onnxruntime's own
+        """Bind an input to an address."""
+        super().bind_input(name, *args, **kwargs)
+        self._bound_names = {*self._bound(), name}
+
+    def bind_ortvalue_input(self, name: str, ortvalue: onnxruntime.OrtValue) -> None:
+        """Bind an input to a value."""
+        super().bind_ortvalue_input(name, ortvalue)
+        self._bound_names = {*self._bound(), name}
+
+    def clear_binding_inputs(self) -> None:
+        """Bind no input any more."""
+        super().clear_binding_inputs()
+        self._bound_names = set()
+
+    def _bound(self) -> set[str]:
+        return getattr(self, "_bound_names", set())
 
     def get_outputs(self) -> list[OrtValue]:
         """The outputs of the last run.
@@ -190,7 +216,7 @@ class IOBinding(onnxruntime.IOBinding):
     def _refuse_unbound(self, session: onnxruntime.InferenceSession) -> None:
         """Refuse a run for which an input is missing: a kernel may crash for want of it."""
         for argument in session.get_inputs():
-            if argument.name not in self._bound_inputs and not argument.type.startswith("optional"):
+            if argument.name not in self._bound() and not argument.type.startswith("optional"):
                 message = f"Error in execution: input `{argument.name}` is not bound: call `bind_input` or the like"
                 raise RuntimeError(message)
 
