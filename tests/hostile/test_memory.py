@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import child
+from conftest import BACKENDS
 
 # In the plain run each case is repeated a few hundred times and judged by the allocators' own counts, which see a few
 # bytes a call. The soak run repeats it 100,000 times and judges by resident memory.
@@ -275,3 +276,54 @@ gc.collect()
 @linux
 def test_dropped_outputs_are_used_again(child_environment: dict[str, str]) -> None:
     child.run(JUDGE + OUTPUTS, child_environment, limit=60, warnings=True)
+
+
+VALUES = """
+Value = inferlite.OrtValue
+x, texts = numpy.ones(3_000, numpy.float32), numpy.array(["a" * 50] * 10, object)
+floats, strings, sequence = (
+    inferlite.InferenceSession(model)
+    for model in (make_models.identity("float"), make_models.build("strings"), make_models.build("sequence"))
+)
+
+def bind():
+    binding = floats.io_binding()
+    binding.bind_cpu_input("x", x)
+    binding.bind_output("y")
+    floats.run_with_iobinding(binding)
+    floats.run_with_iobinding(binding)
+    return binding.copy_outputs_to_cpu(), binding.get_outputs()
+
+def refused(call):
+    try:
+        call()
+    except Exception:
+        pass
+
+value = Value.ortvalue_from_numpy(x)
+calls = {{
+    "run": lambda: floats.run_with_ort_values(None, {{"x": Value.ortvalue_from_numpy(x)}})[0].numpy(),
+    "strings": lambda: strings.run_with_ort_values(None, {{"x": Value.ortvalue_from_numpy(texts)}})[0].numpy(),
+    "sequence": lambda: sequence.run_with_ort_values(None, {{"s": Value.ortvalue_from_sequence([x, x])}})[0].value(),
+    "nothing": lambda: Value.ortvalue_from_sequence([], "f4").elements(),
+    "binding": bind,
+    "lent": lambda: (numpy.from_dlpack(value), value.__dlpack__(), value.__dlpack__(max_version=(1, 0))),
+    "borrowed": lambda: (Value.from_dlpack(x), Value.from_dlpack(value), Value.from_dlpack(value.__dlpack__())),
+    "refused": lambda: [refused(lambda: Value.from_dlpack(x[::2])), refused(lambda: value.update_inplace(x[:2]))],
+    "int4": lambda: Value.ortvalue_from_numpy(numpy.ones(999, ml_dtypes.int4)).numpy(),
+}}
+leaks = []
+for name, call in calls.items():
+    repeat(call, 50)
+    size, blocks = lost_by(call)
+    if size >= 64 or blocks >= 0.25:
+        leaks.append(f"{{name}}: {{size:.1f}} bytes and {{blocks:.2f}} Python blocks per call")
+assert not leaks, "\\n".join(leaks)
+"""
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name == "native"], indirect=True)
+def test_values_between_runs_lose_no_memory(backend: str, child_environment: dict[str, str]) -> None:
+    assert backend == "native"
+    measure, _, _ = SHORT.partition("leaks = []")
+    child.run(JUDGE + (measure + VALUES).format(), child_environment, limit=100)
