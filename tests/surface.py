@@ -216,10 +216,10 @@ SESSION_OPTIONS: Final[dict[str, Row]] = {
             "add_free_dimension_override_by_name",
             "add_session_config_entry",
             "get_session_config_entry",
-            "register_custom_ops_library",
         ),
         same(_METHOD),
     ),
+    "register_custom_ops_library": same("test_compat.test_a_library_of_operators_serves_both_runtimes"),
     **dict.fromkeys(
         (
             "add_external_initializers",

@@ -116,13 +116,43 @@ print("the same")
 """
 
 
-def _same(library: str, order: str, environment: dict[str, str]) -> None:
-    package = library.split(" ", maxsplit=1)[0]
+OPERATORS = """
+import glob, os
+import inferlite, onnx, onnxruntime
+import numpy as np
+from onnx import TensorProto, helper
+
+files = glob.glob(os.path.join({folder!r}, "onnxruntime_extensions", "_extensions_pydll*"))
+(LIBRARY,) = [file for file in files if file.endswith((".so", ".pyd"))]
+strings = [helper.make_tensor_value_info(name, TensorProto.STRING, ["n"]) for name in "xy"]
+node = helper.make_node("StringUpper", ["x"], ["y"], domain="ai.onnx.contrib")
+opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.contrib", 1)]
+graph = helper.make_graph([node], "g", strings[:1], strings[1:])
+model = helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+
+def ask(session_class, options):
+    options.register_custom_ops_library(LIBRARY)
+    session = session_class(model, options, providers=["CPUExecutionProvider"])
+    return getattr(session, "engine", None), session.run(None, {{"x": np.array(["ab", "Cd"], object)}})[0].tolist()
+
+print(ask(onnxruntime.InferenceSession, onnxruntime.SessionOptions()))
+print(ask(inferlite.InferenceSession, inferlite.SessionOptions()))
+print(ask(inferlite.InferenceSession, onnxruntime.SessionOptions()))
+with inferlite.patch():
+    print(ask(onnxruntime.InferenceSession, onnxruntime.SessionOptions()))
+"""
+
+
+def _demand(package: str) -> None:
     if not (FOLDER / package).is_dir():
         message = f"the package {package} is not there: `make test` installs it"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
+
+
+def _same(library: str, order: str, environment: dict[str, str]) -> None:
+    _demand(library.split(" ", maxsplit=1)[0])
     code = PROGRAM.format(
         folder=str(FOLDER), library=textwrap.dedent(LIBRARIES[library]), order=textwrap.dedent(ORDERS[order])
     )
@@ -138,6 +168,15 @@ def test_a_library_gives_the_same_answers(library: str, order: str, child_enviro
 @pytest.mark.slow_on_fallback
 def test_rapidocr_reads_the_same(child_environment: dict[str, str]) -> None:
     _same("rapidocr", "patched later", child_environment)
+
+
+def test_a_library_of_operators_serves_both_runtimes(backend: str, child_environment: dict[str, str]) -> None:
+    _demand("onnxruntime_extensions")
+    code = OPERATORS.format(folder=str(FOLDER))
+    package = "onnxruntime (python)" if backend == "native" else "onnxruntime"
+    engines = (None, "onnxruntime", package, "onnxruntime")
+    wanted = [str((engine, ["AB", "CD"])) for engine in engines]
+    assert child.run(code, child_environment, warnings=True).splitlines() == wanted
 
 
 @pytest.mark.torch
