@@ -15,7 +15,7 @@ import inferlite
 import oracle
 from cases import f32
 from conftest import BACKENDS
-from inferlite.exceptions import BackendUnavailableError, InvalidInputError
+from inferlite.exceptions import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -221,11 +221,9 @@ def adapter(tmp_path: Path) -> Any:
     return adapter
 
 
-@fallback
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("owner", OPTIONS_CLASSES)
-def test_the_answers_of_an_adapter_are_neither_kept_nor_taken_from_the_cache(
-    backend: str, owner: str, adapter: Any
-) -> None:
+def test_the_answers_of_an_adapter_are_neither_kept_nor_taken_from_the_cache(owner: str, adapter: Any) -> None:
     session = inferlite.InferenceSession(SCALED, cache="1MB")
     options = OPTIONS_CLASSES[owner]()
     options.add_active_adapter(adapter)
@@ -237,25 +235,6 @@ def test_the_answers_of_an_adapter_are_neither_kept_nor_taken_from_the_cache(
     for weight in (5.0, 7.0, 5.0):
         assert session.run(None, {**feed, "w": f32(weight)})[0].tolist() == [weight, 2 * weight]
     assert _counts(session) == (2, 3, 3)
-    assert backend
-
-
-@native
-def test_an_adapter_is_refused_by_the_native_back_end_before_any_call(backend: str, adapter: Any) -> None:
-    text = (
-        "`RunOptions.add_active_adapter` is not available: initializers, providers, adapters and callbacks that live "
-        "in the onnxruntime package cannot be handed to another copy of the runtime: set INFERLITE_BACKEND=python"
-    )
-    with pytest.raises(BackendUnavailableError) as caught:
-        inferlite.RunOptions().add_active_adapter(adapter)
-    assert str(caught.value) == text
-    session = inferlite.InferenceSession(SCALED, cache="1MB")
-    feed = {"x": f32(1.0, 2.0)}
-    for weight in (None, 5.0, None, 5.0):
-        given = feed if weight is None else {**feed, "w": f32(weight)}
-        assert session.run(None, given)[0].tolist() == [weight or 2.0, 2 * (weight or 2.0)]
-    assert _counts(session) == (2, 2, 2)
-    assert backend
 
 
 @native

@@ -26,6 +26,10 @@ class IOBinding:
         >>> (y,) = binding.copy_outputs_to_cpu()  # doctest: +SKIP
     """
 
+    def __new__(cls, session: Any) -> Any:  # noqa: ANN401 - checked below
+        """Make a binding of the kind that the session takes: one that the onnxruntime package runs has its own."""
+        return session.io_binding() if getattr(session, "_is_handed_over", False) else super().__new__(cls)
+
     def __init__(self, session: Any) -> None:  # noqa: ANN401 - checked here
         """Bind nothing yet.
 

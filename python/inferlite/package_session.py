@@ -34,6 +34,8 @@ _ATTRIBUTES: Final = (
 class PackageSession(InferenceSession):
     """A session that hands every call over to one of the onnxruntime package."""
 
+    _is_handed_over = True
+
     @property
     def engine(self) -> Literal["onnxruntime (python)"]:
         """What runs the model."""
