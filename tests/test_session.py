@@ -55,8 +55,6 @@ SOURCES: dict[str, Callable[[Path], Any]] = {
     "garbage bytes": lambda _: b"\x99 no model" * 9,
     "truncated bytes": lambda _: DOUBLE[:-5],
     "a path as bytes": lambda _: os.fsencode(make_models.path("double")),
-    "bytearray": lambda _: bytearray(DOUBLE),
-    "memoryview": lambda _: memoryview(DOUBLE),
     "None": lambda _: None,
     "number": lambda _: 5,
     "model of onnx": lambda _: onnx.load_from_string(DOUBLE),

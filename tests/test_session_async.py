@@ -165,7 +165,8 @@ def test_what_is_wrong_is_told_to_whoever_awaits(given: tuple[Any, ...]) -> None
             await coroutine
         assert type(caught.value) is type(wanted.value)
         if not isinstance(caught.value, TypeError):  # which names the function
-            assert str(caught.value) == str(wanted.value)
+            # Without the advice that `run` adds, which looks at arrays that may be gone.
+            assert str(wanted.value).startswith(str(caught.value))
 
     asyncio.run(ask())
 

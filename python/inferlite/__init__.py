@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         disable_telemetry_events,
         enable_telemetry_events,
         set_default_logger_severity,
+        set_global_thread_pool,
         set_seed,
     )
     from inferlite.session import InferenceSession
@@ -101,6 +102,7 @@ __all__ = [
     "load",
     "patch",
     "set_default_logger_severity",
+    "set_global_thread_pool",
     "set_seed",
     "unpatch",
 ]
@@ -133,6 +135,7 @@ _MODULES = {
     "load": "model",
     "patch": "patching",
     "set_default_logger_severity": "process_settings",
+    "set_global_thread_pool": "process_settings",
     "set_seed": "process_settings",
     "unpatch": "patching",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import warnings
@@ -13,6 +14,9 @@ from inferlite._library import LIBRARY_VARIABLE, find_library
 from inferlite.exceptions import BackendUnavailableError
 
 BACKEND_VARIABLE: Final = "INFERLITE_BACKEND"
+
+# What nobody has asked for is not printed.
+logging.getLogger("inferlite").addHandler(logging.NullHandler())
 
 BackendName = Literal["native", "python"]
 
@@ -86,6 +90,16 @@ def select(name: str | None) -> None:
         _choice.reason = None if name == "native" else "the Python back end was selected"
 
 
+def load_native() -> None:
+    """Have the native part ready, whichever back end is active: a session of its class comes from another process.
+
+    Raises:
+        BackendUnavailableError: It cannot be used here.
+    """
+    with _lock:
+        _native()
+
+
 def _check(name: str, what: str) -> None:
     if name not in _NAMES:
         message = f"{what} must be `native` or `python`, not `{name}`"
@@ -120,8 +134,10 @@ def _native() -> Backend:
         message = f"the native part of inferlite cannot be imported: {error}"
         raise BackendUnavailableError(message) from error
     _core.load_runtime(str(find_library()))
-    # Threads of the native part tell event loops of answers, until the interpreter ends.
-    atexit.register(_core._shut_gate)  # noqa: SLF001 - of this package
+    # Threads of the native part tell event loops of answers, until the interpreter ends; then what is left of the
+    # runtime's messages is logged.
+    atexit.unregister(_core._shut_gate)  # noqa: SLF001 - of this package
+    atexit.register(_core._shut_gate)  # noqa: SLF001
     from inferlite.session import InferenceSession  # noqa: PLC0415 - needs the native part
 
     return Backend("native", InferenceSession, _core.Model)

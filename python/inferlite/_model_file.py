@@ -119,6 +119,43 @@ def decode(path: Path) -> Mapping[str, Any]:
     return _decode_model(memoryview(mapped))
 
 
+# Where a message of ONNX holds others, by the number of the field; an entry of a tensor may name a file.
+_PARTS: Final[Mapping[str, Mapping[int, str]]] = {
+    "model": {7: "graph", 25: "function"},
+    "function": {7: "node"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+}
+
+
+def data_files(model: memoryview) -> list[str]:
+    """The files that hold data of a model, as it names them, each once; none for what is no ONNX protobuf."""
+    found: dict[str, None] = {}
+    try:
+        _gather(model, "model", found, DEEPEST_GRAPH)
+    except ValueError:
+        return []
+    return sorted(found)
+
+
+def _gather(message: memoryview, kind: str, found: dict[str, None], depth: int) -> None:
+    if depth < 0:
+        message_text = "graphs lie too deep in each other"
+        raise ValueError(message_text)
+    if kind == "entry":
+        entry = dict(_fields(message))
+        if _text(entry.get(1, b"")) == "location":
+            found[_text(entry.get(2, b""))] = None
+        return
+    for number, value in _fields(message):
+        part = _PARTS[kind].get(number)
+        if part is not None and isinstance(value, memoryview):
+            _gather(value, part, found, depth - (part == "graph"))
+
+
 def _read_natively(path: Path) -> Mapping[str, Any]:
     from inferlite import _core  # noqa: PLC0415 - the Python back end works without it
 

@@ -90,6 +90,22 @@ CAPABILITIES: Final = {
         python=False,
         reason="onnxruntime's Python interface holds the GIL while it loads a model",
     ),
+    "optimized_cache": Capability(
+        native=True,
+        python=False,
+        reason="only the native back end keeps optimized graphs: `optimized_cache` is accepted and ignored",
+    ),
+    "global_thread_pool": Capability(
+        native=True,
+        python=False,
+        reason="onnxruntime's Python package has no pool that leaves other sessions alone: give each session few "
+        "threads, or install the native part",
+    ),
+    "logging": Capability(
+        native=True,
+        python=False,
+        reason="onnxruntime's Python package writes what its runtime logs to standard error by itself",
+    ),
     "session_objects": Capability(
         native=False,
         python=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from inferlite import _backend, _rows, providers as provider_rules
+from inferlite._content import content_of
 from inferlite.batching import Batching
 from inferlite.cache import Cache, refuse_random
 from inferlite.capabilities import CAPABILITIES
@@ -34,6 +35,7 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
     example: Any = None,  # noqa: ANN401 - whatever the model takes
     rows_independent: bool | None = None,
     casting: Literal["no", "safe", "same_kind"] = "no",
+    optimized_cache: str | os.PathLike[str] | None = None,
     session_options: onnxruntime.SessionOptions | None = None,
     providers: Sequence[str | tuple[str, dict[Any, Any]]] | None = None,
     provider_options: Sequence[dict[Any, Any]] | None = None,
@@ -63,6 +65,8 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
             find out, which the Python back end cannot. Only `Cache(by="row")` and `batching` ask.
         casting: Which arrays of numbers are cast to the dtype of their input, with numpy's meanings
             (`numpy.can_cast`): none, those whose values all stay, or those that stay of their kind.
+        optimized_cache: A folder where optimized graphs are kept, as for `InferenceSession`; the Python back end
+            ignores it.
         session_options: Options, of inferlite's or of onnxruntime's class. The Python back end cannot copy those of
             onnxruntime's class, so that they keep the number of threads they have.
         providers: Names of execution providers or (name, options) tuples, highest precedence first.
@@ -106,7 +110,10 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
     if kept is not None:
         given = kept._given() if backend.name == "native" else kept._given_alone()  # noqa: SLF001 - of this package
 
+    folder = _folder(optimized_cache)
+
     def make(**settings: Any) -> Model:  # noqa: ANN401 - the back ends take other settings
+        settings.get("settings", {}).update(folder)
         model: Model = backend.Model(source, name=title, cache=given, casting=casting, **settings)
         return model
 
@@ -136,6 +143,12 @@ def _check_casting(casting: object) -> None:
         from inferlite._exchange import read_casting  # noqa: PLC0415 - most models cast nothing
 
         read_casting(casting)
+
+
+def _folder(optimized_cache: str | os.PathLike[str] | None) -> dict[str, str]:
+    if optimized_cache is None:
+        return {}
+    return {"optimized_cache": os.path.abspath(optimized_cache)}  # noqa: PTH100 - resolves no links
 
 
 def _may_hold(hold_gil: object) -> bool:
@@ -223,14 +236,8 @@ def _source(model: object) -> tuple[str | bytes, str]:
     if isinstance(model, (str, os.PathLike)):
         path = os.fsdecode(model)
         return path, Path(path).stem
-    if isinstance(model, (bytes, bytearray, memoryview)):
-        return bytes(model), ""
-    read = getattr(model, "read", None)
-    if read is None:
+    content = content_of(model, "load")
+    if content is None:
         message = f"`load` takes a path, bytes or a binary file object, not {type(model).__name__}"
-        raise TypeError(message)
-    content = read()
-    if not isinstance(content, bytes):
-        message = "`load` takes a file object that is opened in binary mode"
         raise TypeError(message)
     return content, ""

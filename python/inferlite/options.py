@@ -166,6 +166,11 @@ class SessionOptions(onnxruntime.SessionOptions):
                 return f"`SessionOptions.{method}`"
         return None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How `pickle` and `copy` make the options again."""
+        assigned = {name: getattr(self, name) for name in sorted(self._assigned)}
+        return _options_again, (type(self), assigned, self._calls)
+
     def _copy(self) -> SessionOptions:
         """Options that are equal now and change on their own from here."""
         copy = type(self)()
@@ -174,6 +179,17 @@ class SessionOptions(onnxruntime.SessionOptions):
         for method, args in self._calls:
             copy._call(method, *args)  # noqa: SLF001 - another instance of this class
         return copy
+
+
+def _options_again(
+    kind: type[SessionOptions], assigned: dict[str, Any], calls: tuple[tuple[str, tuple[Any, ...]], ...]
+) -> SessionOptions:
+    options = kind()
+    for name, value in assigned.items():
+        setattr(options, name, value)
+    for method, args in calls:
+        options._call(method, *args)  # noqa: SLF001 - the class of this module
+    return options
 
 
 def _noted(name: str) -> property:

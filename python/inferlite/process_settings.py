@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 
 class _Seed:
     is_set = False
@@ -45,6 +47,45 @@ def set_default_logger_severity(severity: int) -> None:
         from inferlite import _core  # noqa: PLC0415 - there only with the native back end
 
         _core.set_log_severity(severity)
+
+
+def set_global_thread_pool(*, intra_op: int = 0, inter_op: int = 0, allow_spinning: bool = True) -> None:
+    """Have one pool of threads for the sessions that ask for it, instead of one for each.
+
+    A session asks by `SessionOptions.use_per_session_threads = False`; its own numbers of threads count for nothing
+    then. All other sessions keep the threads that they would have had. In a process that forks off, where the pool is
+    left behind, sessions that asked for it have as many threads of their own.
+
+    Args:
+        intra_op: Threads inside one operator; 0 for one for each processor.
+        inter_op: Threads for operators beside each other, in sessions whose `execution_mode` is parallel; 0 as above.
+        allow_spinning: Whether threads without work keep a processor busy looking for some for a while.
+
+    Raises:
+        RuntimeError: The process has made a session already.
+        ValueError: A number of threads is negative.
+        TypeError: It is no whole number.
+        BackendUnavailableError: The Python back end is active.
+
+    Example:
+        >>> inferlite.set_global_thread_pool(intra_op=4)  # doctest: +SKIP
+        >>> options = inferlite.SessionOptions()
+        >>> options.use_per_session_threads = False
+    """
+    counts = {"intra_op": operator.index(intra_op), "inter_op": operator.index(inter_op)}
+    for name, count in counts.items():
+        if not 0 <= count < 2**31:
+            message = f"`{name}` must be a number of threads, or 0 for one for each processor, not {count}"
+            raise ValueError(message)
+    from inferlite import _backend  # noqa: PLC0415 - `import inferlite` must not look for the native part
+
+    if _backend.active().name != "native":
+        from inferlite.capabilities import refuse  # noqa: PLC0415 - most programs never ask
+
+        refuse("global_thread_pool", "`set_global_thread_pool`")
+    from inferlite import _core  # noqa: PLC0415 - there only with the native back end
+
+    _core.set_global_thread_pool(counts["intra_op"], counts["inter_op"], bool(allow_spinning))
 
 
 def enable_telemetry_events() -> None:

@@ -6,9 +6,10 @@ import logging
 import os
 import warnings
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
-from inferlite import _core, providers as provider_rules
+from inferlite import _backend, _core, providers as provider_rules
+from inferlite._content import content_of
 from inferlite._value_runs import ValueRuns
 from inferlite.capabilities import refusal
 from inferlite.exceptions import InferliteError
@@ -50,14 +51,19 @@ class InferenceSession(ValueRuns):
     # What most sessions never change stays with the class: after a model was made, the caches hold its code, and each
     # line here costs several times what it does in a loop of its own.
     _cache_settings: dict[str, Any] | None = None
+    _batching_settings: dict[str, Any] | None = None
     _enable_fallback = True
+    _hold_gil = True
+    _keeps_rows = False
+    _usable: Sequence[tuple[str, dict[str, str]]] = ()
     _fallback_providers: Sequence[str] = _CPU_ALONE
     _model_path: str | None = None
+    _optimized_cache: str | None = None
     _options: SessionOptions | None = None
 
-    def __init__(  # noqa: PLR0913 - onnxruntime's arguments, and settings by name
+    def __init__(  # noqa: C901, PLR0912, PLR0913 - onnxruntime's arguments, and settings by name
         self,
-        path_or_bytes: str | bytes | os.PathLike[str],
+        path_or_bytes: str | bytes | os.PathLike[str] | bytearray | memoryview | BinaryIO,
         sess_options: onnxruntime.SessionOptions | None = None,
         providers: Providers | None = None,
         provider_options: Sequence[dict[Any, Any]] | None = None,
@@ -66,6 +72,8 @@ class InferenceSession(ValueRuns):
         cache: Cache | str | int | None = None,
         casting: Literal["no", "safe", "same_kind"] = "no",
         batching: Batching | bool | None = None,
+        optimized_cache: str | os.PathLike[str] | None = None,
+        release_model: bool = False,
         **kwargs: Any,  # noqa: ANN401 - onnxruntime ignores what it does not know
     ) -> None:
         """Load a model.
@@ -75,7 +83,8 @@ class InferenceSession(ValueRuns):
         that they hold), random operators after `set_seed`, and options that are read from the model.
 
         Args:
-            path_or_bytes: The path of an ONNX or ORT file, or the content of one.
+            path_or_bytes: The path of an ONNX or ORT file, the content of one, which is copied unless it is `bytes`, or
+                a binary file, which is read to its end.
             sess_options: Options, of inferlite's or of onnxruntime's class; a later change does not reach the session.
             providers: Names of execution providers or (name, options) tuples, highest precedence first.
             provider_options: One dict of options for each of `providers`, which are all names then.
@@ -87,6 +96,12 @@ class InferenceSession(ValueRuns):
             batching: Whether concurrent calls of `run` are combined to batches, as in `inferlite.load`, which find out
                 whether the rows of the model are independent; None and False for no. `run` then raises QueueFullError
                 where too many wait.
+            optimized_cache: A folder where optimized graphs are kept, which make the next session of the same model,
+                settings, runtime and processor in a part of the time. Whoever may write to it decides what sessions
+                compute. It grows with every model and setting, and what is in it may be deleted at any time. What
+                cannot be kept, or read, is no error.
+            release_model: Whether a session made from bytes gives them up. It cannot be pickled, used after a fork, or
+                given other providers then.
             **kwargs: onnxruntime's `enable_fallback` (default 1: when providers cannot be used, log a warning and take
                 the CPU), `disabled_optimizers` and `read_config_from_model`; others are ignored, as there.
 
@@ -112,6 +127,8 @@ class InferenceSession(ValueRuns):
 
             batching = Batching.read_for_session(batching)
         given = (sess_options, providers, provider_options)
+        if release_model:
+            kwargs["release_model"] = True
         if sess_options or may_be_seeded():
             reason = _reason_for_package(model, sess_options, is_told_providers=bool(providers))
             if reason is not None:
@@ -119,6 +136,8 @@ class InferenceSession(ValueRuns):
                 return
         if cache is not None:
             self._cache_settings = self._allowed_cache(model, cache)
+        if optimized_cache is not None:
+            self._optimized_cache = os.path.abspath(optimized_cache)  # noqa: PTH100 - resolves no links
         try:
             self._create(model, sess_options, providers, provider_options, kwargs.get("disabled_optimizers"), hold_gil)
         except (ValueError, RuntimeError) as error:
@@ -127,6 +146,13 @@ class InferenceSession(ValueRuns):
             self._use_independent_rows(getattr(cache, "by", None) == "row", batching, sess_options, providers)
         if kwargs and _must_read_config(kwargs) and MODEL_CONFIG_KEY in self._model_meta.custom_metadata_map:
             self._hand_over("its options are in the model", given, kwargs, cache=cache, batching=batching)
+        elif release_model:
+            self._release()
+
+    def _release(self) -> None:
+        self._release_model()
+        self._model_bytes = None
+        self._releases_model = True
 
     def _create_on_substitutes(
         self,
@@ -163,6 +189,7 @@ class InferenceSession(ValueRuns):
         if by_row and self._cache_settings is not None:
             try:
                 self._use_rows(are_kept=True, batching=None)
+                self._keeps_rows = True
             except InferliteError as error:
                 self._refused("cache", error)
                 # It is there, and keeps nothing from now on.
@@ -174,6 +201,7 @@ class InferenceSession(ValueRuns):
 
                 settings = batching._given(instances("native", options, providers))  # noqa: SLF001 - of this package
                 self._use_rows(are_kept=False, batching=settings)
+                self._batching_settings = settings
             except InferliteError as error:
                 self._refused("batching", error)
 
@@ -239,8 +267,44 @@ class InferenceSession(ValueRuns):
             # onnxruntime takes an empty path for no path, and then has no bytes either.
             raise TypeError(_constructor_refusal(model))
         settings = settings_for(options, disabled_optimizers, providers_given=bool(names))
+        if self._optimized_cache is not None:
+            settings["optimized_cache"] = self._optimized_cache
         self._open(model, settings, usable, hold_gil, self._cache_settings, self._casting)
         self._settings = settings
+        if usable:
+            self._usable = usable
+        if not hold_gil:
+            self._hold_gil = hold_gil
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How `pickle` and `copy` make the session again: from its path or bytes, and its settings.
+
+        Raises:
+            onnxruntime.capi.onnxruntime_pybind11_state.Fail: The session was made with `release_model=True`, or its
+                file has changed since.
+        """
+        from inferlite import _pickling  # noqa: PLC0415 - most sessions stay where they are
+
+        model, is_unchanged = self._source()
+        recipe = {name: value for name, value in self.__dict__.items() if name in _RECIPE}
+        source = _pickling.packed(model, is_unchanged=is_unchanged)
+        return _pickling.made, (_made, type(self), source, recipe), self.__getstate__()
+
+    def __getstate__(self) -> Any:  # noqa: ANN401 - as `object` has it
+        """The attributes that a subclass or a user has added."""
+        from inferlite import _pickling  # noqa: PLC0415 - as above
+
+        return _pickling.without(_RECIPE | _DERIVED, super().__getstate__())
+
+    def _make_again(self, model: str | bytes, recipe: dict[str, Any]) -> None:
+        self.__dict__.update(recipe)
+        if isinstance(model, bytes):
+            self._model_bytes = model
+        self._open(model, self._settings, self._usable, self._hold_gil, self._cache_settings, self._casting)
+        if self._keeps_rows:
+            self._use_rows(are_kept=True, batching=None)
+        if self._batching_settings is not None:
+            self._use_rows(are_kept=False, batching=self._batching_settings)
 
     @property
     def engine(self) -> Literal["onnxruntime", "onnxruntime (python)"]:
@@ -336,7 +400,9 @@ class InferenceSession(ValueRuns):
         available = _core.available_providers()
         provider_rules.check_pair(_names(providers))
         names, dicts = provider_rules.normalize(providers, provider_options, available)
-        self._set_providers(provider_rules.usable(names, dicts, available))
+        usable = provider_rules.usable(names, dicts, available)
+        self._set_providers(usable)
+        self._usable = usable
         self._fallback_providers = provider_rules.fallback_providers(names, available)
         self._provider_dicts = dict(zip(names, dicts, strict=True))
         # As in onnxruntime, which disables them for the first session alone.
@@ -433,6 +499,46 @@ def _reason_for_package(
     return None
 
 
+# What a session is made of, beside its model.
+_RECIPE: Final = frozenset(
+    {
+        "_batching_settings",
+        "_cache_settings",
+        "_casting",
+        "_enable_fallback",
+        "_fallback_providers",
+        "_hold_gil",
+        "_keeps_rows",
+        "_model_path",
+        "_optimized_cache",
+        "_provider_dicts",
+        "_settings",
+        "_usable",
+    }
+)
+# What it finds out by itself.
+_DERIVED: Final = frozenset(
+    {
+        "_inputs_meta",
+        "_model_bytes",
+        "_model_meta",
+        "_options",
+        "_outputs_meta",
+        "_overridable_initializers",
+        "_releases_model",
+        "_twin",
+    }
+)
+
+
+def _made(kind: type[InferenceSession], model: str | bytes, recipe: dict[str, Any]) -> InferenceSession:
+    _backend.load_native()
+    # Without `__init__`, whose arguments are a subclass's own affair.
+    session: InferenceSession = _core.Session.__new__(kind)
+    session._make_again(model, recipe)  # noqa: SLF001 - of this module
+    return session
+
+
 def settings_for(
     options: onnxruntime.SessionOptions | None,
     disabled_optimizers: Iterable[str] | None = None,
@@ -482,8 +588,9 @@ def _casting(given: str) -> str:
 
 
 def _model_argument(path_or_bytes: object) -> str | bytes:
-    if isinstance(path_or_bytes, bytes):
-        return path_or_bytes
+    content = content_of(path_or_bytes)
+    if content is not None:
+        return content
     if not isinstance(path_or_bytes, (str, os.PathLike)):
         message = f"Unable to load from type '{type(path_or_bytes)}'"
         raise TypeError(message)

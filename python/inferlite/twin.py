@@ -6,6 +6,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any, Final
 
 from inferlite import _core
+from inferlite._pickling import RELEASED, fail
 from inferlite.capabilities import refusal
 from inferlite.providers import CPU
 
@@ -29,6 +30,7 @@ class Twinned(_core.Session):
 
     _model_bytes: bytes | None = None
     _casting: Any = "no"
+    _releases_model = False
     _provider_dicts: Mapping[str, dict[str, str]] = {}
     _settings: dict[str, Any]
     _twin: PackageRunner | None = None
@@ -41,6 +43,8 @@ class Twinned(_core.Session):
         from inferlite._fallback import InferenceSession as RunningSession, forks  # noqa: PLC0415 - imports onnxruntime
         from inferlite.options import options_from_settings  # noqa: PLC0415 - as above
 
+        if self._releases_model:
+            raise fail(RELEASED)
         with forks.rebuilding():
             if self._twin is None:
                 path = self._model_file(_SECOND_LOADING)

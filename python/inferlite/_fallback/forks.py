@@ -39,6 +39,13 @@ class ModelFile:
         except (OSError, TypeError, ValueError):
             return None
 
+    def is_unchanged(self) -> bool:
+        """Whether the path leads to the content that it led to."""
+        try:
+            return _identity(self.path) == self.identity
+        except OSError:
+            return False
+
     def refuse_changed(self) -> None:
         """Raise what onnxruntime raises for a failure if the path leads to another content by now."""
         try:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import weakref
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, InvalidArgument
 
+from inferlite import _pickling
+from inferlite._content import content_of
 from inferlite._exchange import read_casting
 from inferlite._fallback import asking, extended, forks
 from inferlite._fallback.bound import BoundCall
@@ -26,7 +29,7 @@ from inferlite.batching import Batching
 from inferlite.cache import Cache, live, refuse_random
 from inferlite.capabilities import refusal, refuse
 from inferlite.exceptions import InferliteError
-from inferlite.options import RunOptions
+from inferlite.options import RunOptions, SessionOptions
 
 if TYPE_CHECKING:
     import os
@@ -45,12 +48,14 @@ class InferenceSession(onnxruntime.InferenceSession):
     """
 
     _is_creating = False
+    _releases_model = False
+    _model_bytes: Any
     # Where the providers are refused before onnxruntime has looked for substitutes.
     _fallback_providers: Sequence[str] = ("CPUExecutionProvider",)
 
     def __init__(  # noqa: PLR0913 - onnxruntime's arguments, and settings by name
         self,
-        path_or_bytes: str | bytes | os.PathLike[str],
+        path_or_bytes: str | bytes | os.PathLike[str] | bytearray | memoryview | BinaryIO,
         sess_options: onnxruntime.SessionOptions | None = None,
         providers: Sequence[str | tuple[str, dict[Any, Any]]] | None = None,
         provider_options: Sequence[dict[Any, Any]] | None = None,
@@ -59,12 +64,15 @@ class InferenceSession(onnxruntime.InferenceSession):
         cache: Cache | str | int | None = None,
         casting: Literal["no", "safe", "same_kind"] = "no",
         batching: Batching | bool | None = None,
+        optimized_cache: str | os.PathLike[str] | None = None,
+        release_model: bool = False,
         **kwargs: Any,  # noqa: ANN401 - onnxruntime ignores what it does not know
     ) -> None:
         """Load a model.
 
         Args:
-            path_or_bytes: The path of an ONNX or ORT file, or the content of one.
+            path_or_bytes: The path of an ONNX or ORT file, the content of one, which is copied unless it is `bytes`, or
+                a binary file, which is read to its end.
             sess_options: Options, of inferlite's or of onnxruntime's class.
             providers: Names of execution providers or (name, options) tuples, highest precedence first.
             provider_options: One dict of options for each of `providers`, which are all names then.
@@ -73,6 +81,9 @@ class InferenceSession(onnxruntime.InferenceSession):
             casting: Which arrays of numbers are cast to the dtype of their input, with numpy's meanings
                 (`numpy.can_cast`); `bind` casts none.
             batching: None and False for no batches, which are all that this back end has for sessions.
+            optimized_cache: Accepted for the native back end's sake and ignored.
+            release_model: Whether a session made from bytes gives them up. It cannot be pickled, used after a fork, or
+                given other providers then.
             **kwargs: onnxruntime's `enable_fallback`, `disabled_optimizers` and `read_config_from_model`.
 
         Raises:
@@ -83,7 +94,16 @@ class InferenceSession(onnxruntime.InferenceSession):
             onnxruntime.capi.onnxruntime_pybind11_state.Fail: The model cannot be loaded; and the other classes of
                 onnxruntime, as there.
         """
-        del hold_gil
+        before = frozenset(self.__dict__)
+        self._extras = {
+            "hold_gil": hold_gil,
+            "cache": cache,
+            "casting": casting,
+            "optimized_cache": optimized_cache,
+        }
+        self._options_given = _copy_of(sess_options)
+        content = content_of(path_or_bytes)
+        path_or_bytes = path_or_bytes if content is None else content
         self._answers: Answers | None = None
         try:
             self._answers = _answers(path_or_bytes, cache)
@@ -112,6 +132,44 @@ class InferenceSession(onnxruntime.InferenceSession):
         bytes_types = {argument.name: extended.bytes_type(argument.type) for argument in self.get_outputs()}
         self._bytes_types = {name: element for name, element in bytes_types.items() if element is not None}
         self._passed_through = self._declared.keys() & set(self._output_names)
+        self._releases_model = release_model and self._model_bytes is not None
+        if self._releases_model:
+            self._model_bytes = None
+        self._own = frozenset(self.__dict__) - before | {"_own"}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How `pickle` and `copy` make the session again: from its path or bytes, and its settings.
+
+        Raises:
+            onnxruntime.capi.onnxruntime_pybind11_state.Fail: The session was made with `release_model=True`, or its
+                file has changed since.
+            PicklingError: It was made with options of onnxruntime's class, which do not tell all they hold.
+        """
+        if self._releases_model:
+            raise _pickling.fail(_pickling.RELEASED)
+        if not isinstance(self._options_given, SessionOptions | None):
+            message = (
+                "onnxruntime's `SessionOptions` do not tell all they hold: make them by `inferlite.SessionOptions`"
+            )
+            raise pickle.PicklingError(message)
+        model: str | bytes = self._model_bytes
+        is_unchanged = True
+        if self._file is not None:
+            model, is_unchanged = self._file.path, self._file.is_unchanged()
+        recipe = {
+            "sess_options": self._options_given,
+            "providers": list(self._providers),
+            "provider_options": [self._provider_options.get(name, {}) for name in self._providers],
+            "disabled_optimizers": self._disabled_optimizers,
+            "enable_fallback": int(self._may_fall_back),
+            **self._extras,
+        }
+        source = _pickling.packed(model, is_unchanged=is_unchanged)
+        return _pickling.made, (_made, type(self), source, recipe), self.__getstate__()
+
+    def __getstate__(self) -> Any:  # noqa: ANN401 - as `object` has it
+        """The attributes that a subclass or a user has added."""
+        return _pickling.without(self._own, super().__getstate__())
 
     def _create_inference_session(
         self,
@@ -390,6 +448,8 @@ class InferenceSession(onnxruntime.InferenceSession):
         with forks.rebuilding():
             if self._generation == forks.generation():
                 return
+            if self._releases_model:
+                raise _pickling.fail(_pickling.RELEASED)
             if self._file is not None:
                 self._file.refuse_changed()
                 self._model_path = self._file.path
@@ -408,7 +468,14 @@ class InferenceSession(onnxruntime.InferenceSession):
         providers: Sequence[str | tuple[str, dict[Any, Any]]] | None = None,
         provider_options: Sequence[dict[Any, Any]] | None = None,
     ) -> None:
-        """Make the session anew on these execution providers, and forget every answer that is kept."""
+        """Make the session anew on these execution providers, and forget every answer that is kept.
+
+        Raises:
+            RuntimeError: A provider is unknown.
+            onnxruntime.capi.onnxruntime_pybind11_state.Fail: The session was made with `release_model=True`.
+        """
+        if self._releases_model:
+            raise _pickling.fail(_pickling.RELEASED)
         super().set_providers(providers, provider_options)
         self._cache_clear()
 
@@ -427,6 +494,18 @@ class InferenceSession(onnxruntime.InferenceSession):
         # onnxruntime's own flag stays down: it prints.
         self._enable_fallback = False
         self._may_fall_back = True
+
+
+def _made(kind: type[InferenceSession], model: str | bytes, recipe: dict[str, Any]) -> InferenceSession:
+    # The arguments of a subclass's `__init__` are its own affair.
+    session = kind.__new__(kind)
+    InferenceSession.__init__(session, model, **recipe)
+    return session
+
+
+def _copy_of(options: onnxruntime.SessionOptions | None) -> onnxruntime.SessionOptions | None:
+    """The options as they are now, as far as they tell."""
+    return options._copy() if isinstance(options, SessionOptions) else options  # noqa: SLF001 - of this package
 
 
 @contextmanager

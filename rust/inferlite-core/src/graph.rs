@@ -328,6 +328,26 @@ pub fn count_nodes(file: &[u8]) -> Option<usize> {
     nodes
 }
 
+/// The name of the graph in a model file, found without decoding it; `None` if it has none.
+#[must_use]
+pub fn graph_name(file: &[u8]) -> Option<String> {
+    const GRAPH: u32 = 7;
+    const NAME: u32 = 2;
+    let mut name = None;
+    each_message(file, &mut |field, message| {
+        if field == GRAPH {
+            each_message(message, &mut |field, text| {
+                if field == NAME {
+                    name = std::str::from_utf8(text).ok().map(str::to_owned);
+                }
+                Some(())
+            })?;
+        }
+        Some(())
+    })?;
+    name
+}
+
 /// Shows the number and content of every field that has a length.
 fn each_message(mut bytes: &[u8], see: &mut dyn FnMut(u32, &[u8]) -> Option<()>) -> Option<()> {
     while !bytes.is_empty() {

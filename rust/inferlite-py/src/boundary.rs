@@ -359,12 +359,14 @@ pub(crate) mod gate {
     /// From now on calls of event loops run where they are made.
     #[pyfunction]
     #[pyo3(name = "_shut_gate")]
-    pub(crate) fn shut(py: Python<'_>) {
+    pub(crate) fn shut(py: Python<'_>) -> PyResult<()> {
         IS_SHUT.store(true, Ordering::SeqCst);
         // Whoever is inside needs the lock of the interpreter to come out.
         super::detach(py, || {
             drop(INSIDE.get().write().unwrap_or_else(PoisonError::into_inner));
         });
+        // What the runtime has said, and no call has come to hear.
+        crate::logging::forward(py)
     }
 }
 

@@ -80,6 +80,20 @@ fn available_threads() -> usize {
     threads::available()
 }
 
+/// Has the sessions that ask for it share one pool of threads; 0 is as many threads as there are processors.
+///
+/// Raises:
+///     RuntimeError: there is a session already.
+#[pyfunction]
+fn set_global_thread_pool(intra_op: i32, inter_op: i32, allow_spinning: bool) -> PyResult<()> {
+    let pool = ort::GlobalThreadPool {
+        intra_op_num_threads: intra_op,
+        inter_op_num_threads: inter_op,
+        allow_spinning,
+    };
+    ort::set_global_thread_pool(pool).map_err(|error| boundary::runtime_error(error.message()))
+}
+
 /// `"release"`, or `"debug"` for a build whose speed says nothing.
 #[pyfunction]
 fn build_profile() -> &'static str {
@@ -116,8 +130,8 @@ mod _core {
     use super::vectorcall;
     #[pymodule_export]
     use super::{
-        available_providers, available_threads, build_profile, load_runtime, runtime_version, set_log_severity,
-        set_telemetry,
+        available_providers, available_threads, build_profile, load_runtime, runtime_version, set_global_thread_pool,
+        set_log_severity, set_telemetry,
     };
     use pyo3::prelude::*;
 

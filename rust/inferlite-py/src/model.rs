@@ -75,7 +75,9 @@ impl PyModel {
         casting: &str,
     ) -> PyResult<Self> {
         let source = source(model)?;
-        let settings = session_settings(settings, providers)?;
+        let mut settings = session_settings(settings, providers)?;
+        let called = Some(name.clone()).filter(|name| !name.is_empty() && !name.contains('\0'));
+        settings.name = called.or_else(|| source.name());
         let shown = if name.is_empty() { "model" } else { &name };
         let loaded = detach(py, || live_cache::load(source, &settings, cache));
         logging::forward(py)?;

@@ -2,18 +2,18 @@
 
 mod asking;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use inferlite_core::batch::Terms;
 use inferlite_core::cache::Missed;
-use inferlite_core::runtime::ort::{MemoryInfo, OrtEngine, RunOptions};
+use inferlite_core::runtime::ort::{MemoryInfo, ModelSource, OrtEngine, RunOptions};
 use inferlite_core::runtime::{Argument, Dim, Feed, Signature, ValueType};
 use inferlite_core::stats::CallStats;
 use inferlite_core::{Answer, Call, Model};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use smallvec::SmallVec;
 
 use crate::array::Array;
@@ -323,7 +323,8 @@ impl PySession {
             );
         }
         let source = source(model)?;
-        let settings = session_settings(settings, providers)?;
+        let mut settings = session_settings(settings, providers)?;
+        settings.name = source.name();
         let loaded = boundary::detach(py, || live_cache::load(source, &settings, cache));
         logging::forward(py)?;
         let (engine, cache) = loaded?;
@@ -563,7 +564,23 @@ impl PySession {
     fn _model_file(&self, why: &str) -> Result<Option<PathBuf>, PyCoreError> {
         let engine = &self.opened()?.engine;
         engine.refuse_changed_file(why)?;
-        Ok(engine.path().map(Path::to_owned))
+        Ok(engine.path())
+    }
+
+    /// Gives up the bytes that the session was made from.
+    fn _release_model(&self) -> PyResult<()> {
+        self.opened()?.engine.release_source();
+        Ok(())
+    }
+
+    /// What a session that is to be the same is made of, an absolute path or bytes, and whether that is unchanged.
+    fn _source<'py>(&self, py: Python<'py>) -> Result<(Bound<'py, PyAny>, bool), PyCoreError> {
+        let engine = &self.opened()?.engine;
+        let source = match engine.source()? {
+            ModelSource::Path(path) => path.into_os_string().into_bound_py_any(py)?,
+            ModelSource::Bytes(bytes) => PyBytes::new(py, bytes.as_ref().as_ref()).into_any(),
+        };
+        Ok((source, engine.is_unchanged()))
     }
 
     /// Ends profiling.

@@ -35,6 +35,8 @@ pub(crate) fn session_settings(given: &Bound<'_, PyDict>, providers: Providers) 
         free_dimensions_by_denotation: setting(given, "free_dimensions_by_denotation")?.unwrap_or_default(),
         custom_op_libraries: setting(given, "custom_op_libraries")?.unwrap_or_default(),
         disabled_optimizers: setting(given, "disabled_optimizers")?.unwrap_or_default(),
+        name: None,
+        optimized_cache: setting(given, "optimized_cache")?,
         providers: self::providers(providers),
     })
 }

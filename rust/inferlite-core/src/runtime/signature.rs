@@ -58,7 +58,7 @@ impl fmt::Display for ValueType {
 }
 
 /// One input or output.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Argument {
     /// The name.
     pub name: String,
@@ -115,7 +115,7 @@ impl Argument {
 }
 
 /// What a model takes and gives, in its own order.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Signature {
     /// The inputs, and behind them the initializers that a call may override.
     pub inputs: Vec<Argument>,

@@ -2,7 +2,7 @@
 //! A model in ONNX Runtime, run from many threads at once.
 
 use std::ffi::c_char;
-use std::path::Path;
+use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +30,9 @@ use crate::tensor::{TensorView, Value};
 pub struct OrtEngine {
     runtime: &'static Runtime,
     live: AtomicPtr<Live>,
-    source: ModelSource,
+    /// Empty once it was released.
+    source: Mutex<Option<ModelSource>>,
+    path: Option<PathBuf>,
     identity: Option<FileIdentity>,
     pub(super) signature: Signature,
     frames: Pool,
@@ -66,14 +68,18 @@ impl OrtEngine {
         let signature = live.signature()?;
         let default_options = RunOptions::new()?;
         let stays_here = settings.runs_on_the_calling_thread();
-        let is_settled = source.is_settled_by_shapes();
+        let is_settled = live.is_settled_by_shapes(&source);
         Ok(Self {
             runtime,
             reuses_outputs: AtomicBool::new(
                 is_settled && settings.custom_op_libraries.is_empty() && signature.is_reusable(),
             ),
             live: AtomicPtr::new(Box::into_raw(live.keep())),
-            source,
+            path: match &source {
+                ModelSource::Path(path) => Some(path.clone()),
+                ModelSource::Bytes(_) => None,
+            },
+            source: Mutex::new(Some(source)),
             identity,
             signature,
             frames: Pool::default(),
@@ -107,7 +113,7 @@ impl OrtEngine {
         let old = self.live.load(Ordering::Acquire);
         // The parent's profile and optimised model are the parent's to write.
         let settings = self.live().settings.without_files();
-        let fresh = Loaded::make(self.runtime, &self.source, &settings)?;
+        let fresh = Loaded::make(self.runtime, &self.source()?, &settings)?;
         let session = fresh.session();
         // Looked at last: a file exchanged any earlier is noticed, too.
         self.refuse_changed_file("the session was made before this process forked, and has to load")?;
@@ -134,7 +140,7 @@ impl OrtEngine {
             ..self.live().settings.clone()
         };
         let stays_here = settings.runs_on_the_calling_thread();
-        let fresh = Loaded::make(self.runtime, &self.source, &settings)?;
+        let fresh = Loaded::make(self.runtime, &self.source()?, &settings)?;
         self.refuse_changed_file("the session has to load")?;
         if !stays_here {
             self.is_straight_line.store(false, Ordering::Relaxed);
@@ -156,17 +162,14 @@ impl OrtEngine {
 
     /// The file that the model was loaded from, wherever the process has gone since; `None` for bytes.
     #[must_use]
-    pub fn path(&self) -> Option<&Path> {
-        match &self.source {
-            ModelSource::Path(path) => Some(path),
-            ModelSource::Bytes(_) => None,
-        }
+    pub fn path(&self) -> Option<PathBuf> {
+        self.path.clone()
     }
 
     /// Refuses a file that has changed since the model was loaded from it; `why` says who has to load it again.
     pub fn refuse_changed_file(&self, why: &str) -> Result<()> {
-        if let ModelSource::Path(path) = &self.source
-            && self.source.identity() != self.identity
+        if let Some(path) = &self.path
+            && FileIdentity::of(path) != self.identity
         {
             let path = path.display();
             return Err(Error::new(
@@ -186,12 +189,55 @@ impl OrtEngine {
     /// The graph that was loaded; `None` where it cannot be read as an ONNX model.
     #[must_use]
     pub fn model_file(&self) -> Option<ModelFile> {
-        self.source.model_file()
+        self.source().ok()?.model_file()
+    }
+
+    /// What a session that is to be the same would be made of.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Fail`] if it was released.
+    pub fn source(&self) -> Result<ModelSource> {
+        // A child must not find the lock taken.
+        let _no_fork_meanwhile = fork::hold();
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        source.clone().ok_or_else(|| {
+            let message = "the session gave its model up, because it was made with `release_model=True`: leave the option \
+                           out where sessions are pickled, forked, or given other providers";
+            Error::new(ErrorKind::Fail, message)
+        })
+    }
+
+    /// Whether the file is what it was when the session was made; true for bytes.
+    #[must_use]
+    pub fn is_unchanged(&self) -> bool {
+        self.path
+            .as_deref()
+            .is_none_or(|path| FileIdentity::of(path) == self.identity)
+    }
+
+    /// Gives up the bytes that the session was made from, which then cannot be made again.
+    ///
+    /// Where the settings have the session read these bytes for as long as it lives, nothing is given up.
+    pub fn release_source(&self) {
+        if self.live().settings.reads_the_models_bytes() {
+            return;
+        }
+        let released = {
+            let _no_fork_meanwhile = fork::hold();
+            let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+            source.take_if(|source| matches!(source, ModelSource::Bytes(_)))
+        };
+        // Whoever has given them may want to know that they are gone.
+        drop(released);
     }
 
     /// What the model file says about itself.
     pub fn metadata(&self) -> Result<ModelMetadata> {
-        metadata::read(self.runtime, self.session()?)
+        let mut metadata = metadata::read(self.runtime, self.session()?)?;
+        if let Some(graph) = &self.live().graph {
+            metadata.graph_name = graph.name.clone().unwrap_or_default();
+        }
+        Ok(metadata)
     }
 
     /// Ends profiling and names the file that it wrote; an empty name if profiling was off.

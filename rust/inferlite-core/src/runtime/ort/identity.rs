@@ -28,6 +28,12 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// Reads the model, the data beside it, and libraries of custom operators, once each.
     pub fn take(source: &ModelSource, settings: &SessionSettings) -> Result<Self> {
+        Self::take_with_file(source, settings).map(|(fingerprint, _)| fingerprint)
+    }
+
+    /// The same, with what the model's file holds if it is one.
+    pub(super) fn take_with_file(source: &ModelSource, settings: &SessionSettings) -> Result<(Self, Option<Vec<u8>>)> {
+        let mut file = None;
         let mut files = Vec::new();
         let mut hasher = blake3::Hasher::new_derive_key("inferlite 2026 identity of a session");
         let mut add = |bytes: &[u8]| {
@@ -63,15 +69,14 @@ impl Fingerprint {
                 for path in data_files(&bytes, path.parent().unwrap_or(Path::new("")))? {
                     add(&digest(path, &mut files)?);
                 }
+                file = Some(bytes);
             }
         }
         for library in &settings.custom_op_libraries {
             add(&digest(library.clone(), &mut files)?);
         }
-        Ok(Self {
-            identity: hasher.finalize().into(),
-            files,
-        })
+        let identity = hasher.finalize().into();
+        Ok((Self { identity, files }, file))
     }
 
     /// The identity, if the files still are what was read.
@@ -101,6 +106,8 @@ fn description(settings: &SessionSettings) -> String {
         log_verbosity_level: None,
         logid: None,
         optimized_model_filepath: None,
+        optimized_cache: None,
+        name: None,
         // Their content counts instead.
         custom_op_libraries: Vec::new(),
         ..settings.clone()

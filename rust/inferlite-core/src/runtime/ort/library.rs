@@ -14,10 +14,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use object::read::ReadCache;
 use object::{Object, ObjectSegment};
-use ort_sys::{OrtAllocator, OrtApi, OrtApiBase, OrtEnv, OrtLoggingLevel, OrtMemoryInfo, OrtValue};
+use ort_sys::{OrtAllocator, OrtApi, OrtApiBase, OrtMemoryInfo, OrtValue};
 
 use super::api::{call, string_of};
-use super::log;
+use super::environment::environment;
+use super::heap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
 
@@ -28,7 +29,6 @@ const OLDEST: &str = "1.24";
 #[derive(Debug)]
 pub(super) struct Runtime {
     pub(super) api: &'static OrtApi,
-    pub(super) env: *mut OrtEnv,
     /// Describes memory of the process, as opposed to that of a device.
     pub(super) memory: *mut OrtMemoryInfo,
     pub(super) allocator: *mut OrtAllocator,
@@ -62,6 +62,7 @@ pub fn load(path: &Path) -> Result<()> {
     }
     check_file(path)?;
     let runtime = open(path)?;
+    heap::keep_blocks();
     fork::install();
     // The lock is held and the cell was empty.
     let _ = RUNTIME.set(runtime);
@@ -81,41 +82,21 @@ pub fn version() -> Result<&'static str> {
     Ok(&runtime()?.version)
 }
 
-/// The least severe messages to log where a session says nothing, from 0 to 4.
-pub fn set_log_severity(level: i32) -> Result<()> {
-    let level = match level {
-        0 => OrtLoggingLevel::ORT_LOGGING_LEVEL_VERBOSE,
-        1 => OrtLoggingLevel::ORT_LOGGING_LEVEL_INFO,
-        2 => OrtLoggingLevel::ORT_LOGGING_LEVEL_WARNING,
-        3 => OrtLoggingLevel::ORT_LOGGING_LEVEL_ERROR,
-        4 => OrtLoggingLevel::ORT_LOGGING_LEVEL_FATAL,
-        other => {
-            let message = format!("there is no severity {other}: they go from 0 to 4");
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
-    };
-    let runtime = runtime()?;
-    call!(
-        runtime.api,
-        "the environment lives as long as the process",
-        UpdateEnvWithCustomLogLevel(runtime.env, level)
-    )
-}
-
 /// Whether the runtime may say what it is used for, where it has a way to.
 pub fn set_telemetry(is_on: bool) -> Result<()> {
     let runtime = runtime()?;
+    let env = environment(runtime.api)?;
     if is_on {
         call!(
             runtime.api,
             "the environment lives as long as the process",
-            EnableTelemetryEvents(runtime.env)
+            EnableTelemetryEvents(env)
         )
     } else {
         call!(
             runtime.api,
             "the environment lives as long as the process",
-            DisableTelemetryEvents(runtime.env)
+            DisableTelemetryEvents(env)
         )
     }
 }
@@ -220,18 +201,6 @@ fn open(path: &Path) -> Result<Runtime> {
     // From here on the library has threads and exit handlers: unloading it would leave them without their code.
     let _never_unloaded = std::mem::ManuallyDrop::new(library);
 
-    let mut env = std::ptr::null_mut();
-    call!(
-        api,
-        "the callback is a static function that needs no parameter; the name is a literal; `env` is a place of ours",
-        CreateEnvWithCustomLogger(
-            log::callback(),
-            std::ptr::null_mut(),
-            OrtLoggingLevel::ORT_LOGGING_LEVEL_WARNING,
-            c"Default".as_ptr(),
-            &raw mut env,
-        )
-    )?;
     let mut memory = std::ptr::null_mut();
     call!(
         api,
@@ -250,7 +219,6 @@ fn open(path: &Path) -> Result<Runtime> {
     )?;
     Ok(Runtime {
         api,
-        env,
         memory,
         allocator,
         version,

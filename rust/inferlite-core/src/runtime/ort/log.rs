@@ -1,6 +1,7 @@
 #![expect(unsafe_code, reason = "the runtime calls back into this module")]
 //! What the runtime logs: a bounded queue, so that logging never waits for anyone who reads it.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ffi::{c_char, c_void};
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -19,6 +20,8 @@ const CAPACITY: usize = 1024;
 pub struct LogRecord {
     /// From 0, verbose, to 4, fatal.
     pub severity: i32,
+    /// What the session is called that speaks, perhaps with the name of its run; empty where none speaks.
+    pub id: String,
     /// The part of the runtime that speaks.
     pub category: String,
     /// The place in the runtime's source.
@@ -29,7 +32,16 @@ pub struct LogRecord {
 
 struct Queue {
     generation: u64,
-    records: Mutex<VecDeque<LogRecord>>,
+    waiting: Mutex<Drained>,
+}
+
+/// What has gathered since the last look.
+#[derive(Debug, Default)]
+pub struct Drained {
+    /// The records, oldest first.
+    pub records: VecDeque<LogRecord>,
+    /// How many older ones were dropped.
+    pub dropped: u64,
 }
 
 static QUEUE: AtomicPtr<Queue> = AtomicPtr::new(std::ptr::null_mut());
@@ -47,7 +59,7 @@ fn queue() -> &'static Queue {
     }
     let fresh = Box::into_raw(Box::new(Queue {
         generation: fork::generation(),
-        records: Mutex::default(),
+        waiting: Mutex::default(),
     }));
     match QUEUE.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire) {
         // SAFETY: just made, and never freed from now on.
@@ -74,24 +86,34 @@ unsafe extern "system" fn on_message(
     _parameter: *mut c_void,
     severity: i32,
     category: *const c_char,
-    _log_id: *const c_char,
+    id: *const c_char,
     location: *const c_char,
     message: *const c_char,
 ) {
-    push(LogRecord {
+    let record = LogRecord {
         severity,
+        id: string_of(id),
         category: string_of(category),
         location: string_of(location),
         message: string_of(message),
+    };
+    let record = HELD.with_borrow_mut(|held| match held {
+        Some(held) => {
+            held.push(record);
+            None
+        }
+        None => Some(record),
     });
+    record.into_iter().for_each(push);
 }
 
 fn push(record: LogRecord) {
-    let mut records = queue().records.lock().unwrap_or_else(PoisonError::into_inner);
-    if records.len() == CAPACITY {
-        records.pop_front();
+    let mut waiting = queue().waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    if waiting.records.len() == CAPACITY {
+        waiting.records.pop_front();
+        waiting.dropped += 1;
     }
-    records.push_back(record);
+    waiting.records.push_back(record);
     WAITING.store(true, Ordering::Release);
 }
 
@@ -102,12 +124,33 @@ pub fn has_records() -> bool {
     WAITING.load(Ordering::Relaxed)
 }
 
-/// Takes the records that have gathered, oldest first.
+/// Takes the records that have gathered.
 #[must_use]
-pub fn drain() -> Vec<LogRecord> {
-    let mut records = queue().records.lock().unwrap_or_else(PoisonError::into_inner);
+pub fn drain() -> Drained {
+    let mut waiting = queue().waiting.lock().unwrap_or_else(PoisonError::into_inner);
     WAITING.store(false, Ordering::Release);
-    records.drain(..).collect()
+    std::mem::take(&mut *waiting)
+}
+
+/// A part of the warning that an optimized graph is for this machine alone, which the key of a kept one says by itself.
+const ABOUT_HARDWARE: &str = "hardware specific optimizations";
+
+thread_local! {
+    /// What the runtime says on this thread about something that may be tried in another way.
+    static HELD: RefCell<Option<Vec<LogRecord>>> = const { RefCell::new(None) };
+}
+
+/// Does `work`, of which the runtime's messages count only if something comes of it.
+pub(super) fn attempt<T>(work: impl FnOnce() -> Option<T>) -> Option<T> {
+    HELD.set(Some(Vec::new()));
+    let done = work();
+    let said = HELD.take().unwrap_or_default();
+    if done.is_some() {
+        said.into_iter()
+            .filter(|record| !record.message.contains(ABOUT_HARDWARE))
+            .for_each(push);
+    }
+    done
 }
 
 #[cfg(test)]
@@ -118,6 +161,7 @@ mod tests {
     fn the_oldest_records_go_first_when_there_are_too_many() {
         let record = |i: usize| LogRecord {
             severity: 2,
+            id: String::new(),
             category: String::new(),
             location: String::new(),
             message: i.to_string(),
@@ -127,8 +171,9 @@ mod tests {
         }
         assert!(has_records());
         let drained = drain();
-        assert_eq!(drained.len(), CAPACITY);
-        assert_eq!(drained[0].message, "5");
+        assert_eq!(drained.records.len(), CAPACITY);
+        assert_eq!(drained.dropped, 5);
+        assert_eq!(drained.records[0].message, "5");
         assert!(!has_records());
     }
 }

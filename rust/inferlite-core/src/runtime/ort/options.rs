@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use ort_sys::{ExecutionMode, GraphOptimizationLevel, OrtApi, OrtSessionOptions};
 
 use super::api::{Handle, c_string, call, os_path};
+use super::environment::lost_pool;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The provider that every session has.
@@ -50,6 +51,10 @@ pub struct SessionSettings {
     pub free_dimensions_by_denotation: BTreeMap<String, i64>,
     pub custom_op_libraries: Vec<PathBuf>,
     pub disabled_optimizers: Vec<String>,
+    /// What the runtime's messages call the session where `logid` does not say; by default what the model is called.
+    pub name: Option<String>,
+    /// The folder where optimized graphs are kept, to make sessions of them again.
+    pub optimized_cache: Option<PathBuf>,
     /// In order of preference; the CPU stands behind them, named or not.
     pub providers: Vec<Provider>,
 }
@@ -74,6 +79,11 @@ impl SessionSettings {
             enable_profiling: None,
             ..self.clone()
         }
+    }
+
+    /// Whether the session looks into the bytes that it was made from for as long as it lives.
+    pub(super) fn reads_the_models_bytes(&self) -> bool {
+        self.config_entries.contains_key("session.use_ort_model_bytes_directly")
     }
 
     /// Whether a run must not overlap with another of the same session.
@@ -174,7 +184,14 @@ impl SessionSettings {
             call!(api, "alive", SetDeterministicCompute(o, deterministic))?;
         }
         if self.use_per_session_threads == Some(false) {
-            call!(api, "alive", DisablePerSessionThreads(o))?;
+            match lost_pool() {
+                None => call!(api, "alive", DisablePerSessionThreads(o))?,
+                // As many threads of its own: sums depend on their number.
+                Some(pool) => {
+                    call!(api, "alive", SetIntraOpNumThreads(o, pool.intra_op_num_threads))?;
+                    call!(api, "alive", SetInterOpNumThreads(o, pool.inter_op_num_threads))?;
+                }
+            }
         }
         Ok(())
     }
@@ -187,7 +204,8 @@ impl SessionSettings {
         if let Some(level) = self.log_verbosity_level {
             call!(api, "alive", SetSessionLogVerbosityLevel(o, level))?;
         }
-        if let Some(id) = self.logid.as_deref().filter(|id| !id.is_empty()) {
+        let given = self.logid.as_deref().filter(|id| !id.is_empty());
+        if let Some(id) = given.or(self.name.as_deref()) {
             let id = c_string("`logid`", id)?;
             call!(api, "alive; a C string", SetSessionLogId(o, id.as_ptr()))?;
         }

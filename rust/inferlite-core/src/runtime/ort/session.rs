@@ -7,10 +7,12 @@ use std::path::Path;
 use ort_sys::{OrtAllocator, OrtSession, OrtStatusPtr, OrtTypeInfo};
 
 use super::api::{Handle, call, check, os_path};
+use super::environment::environment;
 use super::library::Runtime;
 use super::metadata::take_string;
+use super::optimized::{Optimized, OptimizedGraph};
 use super::options::SessionSettings;
-use super::source::ModelSource;
+use super::source::{ModelSource, is_settled_by_shapes};
 use super::type_info::value_type;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
@@ -27,6 +29,8 @@ pub(super) struct Live {
     pub(super) is_serial: bool,
     /// The session in whose place it came, which runs may still be in; null for none.
     pub(super) previous: *mut Live,
+    /// The optimized graph that the session was made of, if it was.
+    pub(super) graph: Option<OptimizedGraph>,
 }
 
 // SAFETY: the runtime lets any thread run a session; everything else is called from one at a time.
@@ -38,13 +42,29 @@ unsafe impl Sync for Live {}
 pub(super) struct Loaded {
     runtime: &'static Runtime,
     live: Option<Box<Live>>,
+    /// Whether shapes settle the work of the model, where its file has been read.
+    is_settled: Option<bool>,
 }
 
 impl Loaded {
     /// Takes as long as the runtime needs to read and optimise the model.
     pub(super) fn make(runtime: &'static Runtime, source: &ModelSource, settings: &SessionSettings) -> Result<Self> {
-        let live = Some(make_session(runtime, source, settings)?);
-        Ok(Self { runtime, live })
+        let optimized = Optimized::of(source, settings);
+        let live = optimized
+            .as_ref()
+            .and_then(|optimized| optimized.session(runtime, source, settings));
+        // What is wrong with the model is said here.
+        let live = live.map_or_else(|| make_session(runtime, source, settings), Ok)?;
+        Ok(Self {
+            runtime,
+            live: Some(live),
+            is_settled: optimized.and_then(|optimized| optimized.file.as_deref().map(is_settled_by_shapes)),
+        })
+    }
+
+    /// Whether shapes settle the work of the model; false without a look where knowing it would gain nothing.
+    pub(super) fn is_settled_by_shapes(&self, source: &ModelSource) -> bool {
+        self.is_settled.unwrap_or_else(|| source.is_settled_by_shapes())
     }
 
     pub(super) fn session(&self) -> *mut OrtSession {
@@ -70,18 +90,26 @@ impl Drop for Loaded {
 }
 
 /// Releases a session of this process; one that a parent left in a child is forgotten, since its threads are gone.
-#[expect(clippy::needless_pass_by_value, reason = "nobody may use the session afterwards")]
 pub(super) fn drop_live(runtime: &'static Runtime, live: Live) {
     if live.generation == fork::generation() {
         let _no_fork_meanwhile = fork::hold();
         // SAFETY: made by the runtime, released once; no run is under way, since runs borrow the engine.
         unsafe { (runtime.api.ReleaseSession)(live.session) };
+        drop(live.graph);
+    } else {
+        // The session that is left alone may read it.
+        let _never_dropped = std::mem::ManuallyDrop::new(live.graph);
     }
 }
 
-fn make_session(runtime: &'static Runtime, source: &ModelSource, settings: &SessionSettings) -> Result<Box<Live>> {
+pub(super) fn make_session(
+    runtime: &'static Runtime,
+    source: &ModelSource,
+    settings: &SessionSettings,
+) -> Result<Box<Live>> {
     let api = runtime.api;
     let options = settings.build(api)?;
+    let env = environment(api)?;
     let mut session = std::ptr::null_mut();
     // A session takes locks of the runtime that all sessions share: a child must not find them taken.
     let _no_fork_meanwhile = fork::hold();
@@ -92,7 +120,7 @@ fn make_session(runtime: &'static Runtime, source: &ModelSource, settings: &Sess
             call!(
                 api,
                 "the environment and the options are alive; a path that ends with a zero",
-                { CreateSession(runtime.env, c_path.as_ptr(), options.as_ptr(), &raw mut session) }
+                { CreateSession(env, c_path.as_ptr(), options.as_ptr(), &raw mut session) }
             )
             .map_err(|error| {
                 // The C interface takes a folder for a package of models, which onnxruntime's Python session does not.
@@ -110,7 +138,7 @@ fn make_session(runtime: &'static Runtime, source: &ModelSource, settings: &Sess
                 "the environment, the options and the bytes are alive, and the source keeps the bytes",
                 {
                     CreateSessionFromArray(
-                        runtime.env,
+                        env,
                         bytes.as_ptr().cast(),
                         bytes.len(),
                         options.as_ptr(),
@@ -126,6 +154,7 @@ fn make_session(runtime: &'static Runtime, source: &ModelSource, settings: &Sess
         settings: settings.clone(),
         is_serial: settings.is_serial(),
         previous: std::ptr::null_mut(),
+        graph: None,
     }))
 }
 
@@ -144,7 +173,7 @@ type Count = unsafe extern "system" fn(*const OrtSession, *mut usize) -> OrtStat
 type Name = unsafe extern "system" fn(*const OrtSession, usize, *mut OrtAllocator, *mut *mut c_char) -> OrtStatusPtr;
 type Type = unsafe extern "system" fn(*const OrtSession, usize, *mut *mut OrtTypeInfo) -> OrtStatusPtr;
 
-fn read_signature(runtime: &'static Runtime, session: *mut OrtSession) -> Result<Signature> {
+pub(super) fn read_signature(runtime: &'static Runtime, session: *mut OrtSession) -> Result<Signature> {
     let api = runtime.api;
     let read = |count: Count, name: Name, kind: Type| -> Result<Vec<Argument>> {
         let mut n = 0;

@@ -1,11 +1,13 @@
 //! Where a model comes from: a file or bytes, and what they say before the runtime has read them.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::graph::{ModelFile, count_nodes};
+use crate::graph::{ModelFile, count_nodes, graph_name};
 
 /// A graph of more nodes takes longer than what can be saved is worth mentioning: a node costs at least 50 ns.
 const QUICK_NODES: usize = 256;
@@ -48,6 +50,30 @@ impl ModelSource {
         }
     }
 
+    /// Whether it is in the runtime's own format, which holds an optimized graph already.
+    pub(super) fn is_of_the_runtime(&self) -> bool {
+        let is_of_it = |start: &[u8]| start.get(4..8).is_some_and(|mark| mark == b"ORTM");
+        match self {
+            Self::Path(path) => {
+                let mut start = [0; 8];
+                let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+                read.is_ok() && is_of_it(&start)
+            }
+            Self::Bytes(bytes) => is_of_it(bytes.as_ref().as_ref()),
+        }
+    }
+
+    /// What the model is called: by its file, else by its graph.
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
+        let name = match self {
+            Self::Path(path) => path.file_stem()?.to_string_lossy().into_owned(),
+            Self::Bytes(bytes) => graph_name(bytes.as_ref().as_ref())?,
+        };
+        // C strings end at the first NUL.
+        Some(name).filter(|name| !name.is_empty() && !name.contains('\0'))
+    }
+
     /// What the file says; `None` where it cannot be read as an ONNX model.
     pub(super) fn model_file(&self) -> Option<ModelFile> {
         match self {
@@ -58,18 +84,20 @@ impl ModelSource {
 
     /// Whether shapes settle the work of this model; false without a look where knowing it would gain nothing.
     pub(super) fn is_settled_by_shapes(&self) -> bool {
-        let is_settled = |bytes: &[u8]| {
-            count_nodes(bytes).is_some_and(|nodes| nodes <= QUICK_NODES)
-                && ModelFile::read(bytes).is_ok_and(|file| file.is_settled_by_shapes())
-        };
         match self {
             Self::Path(path) => {
                 let is_small = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() <= QUICKLY_READ);
-                is_small && std::fs::read(path).is_ok_and(|bytes| is_settled(&bytes))
+                is_small && std::fs::read(path).is_ok_and(|bytes| is_settled_by_shapes(&bytes))
             }
-            Self::Bytes(bytes) => is_settled(bytes.as_ref().as_ref()),
+            Self::Bytes(bytes) => is_settled_by_shapes(bytes.as_ref().as_ref()),
         }
     }
+}
+
+/// Whether shapes settle the work of the model in this file; false without a look where knowing it would gain nothing.
+pub(super) fn is_settled_by_shapes(file: &[u8]) -> bool {
+    count_nodes(file).is_some_and(|nodes| nodes <= QUICK_NODES)
+        && ModelFile::read(file).is_ok_and(|file| file.is_settled_by_shapes())
 }
 
 /// Which content a path led to.
