@@ -232,7 +232,7 @@ def test_buffers_and_binary_files_are_models_too(tmp_path: Path) -> None:
 
 def test_options_of_onnxruntimes_own_class_are_not_guessed() -> None:
     session = inferlite.InferenceSession(DOUBLE, onnxruntime.SessionOptions())
-    with pytest.raises((pickle.PicklingError, TypeError), match="[oO]ptions"):
+    with pytest.raises((pickle.PicklingError, TypeError), match=r"[oO]ptions"):
         pickle.dumps(session)
 
 
