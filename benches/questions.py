@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from benches import asynchronous, batching, bind, cache, creation, imports, run, tail, threads
+from benches import asynchronous, batching, bind, cache, creation, imports, making, run, tail, threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +17,7 @@ CASES: Final = (
     *bind.CASES,
     *threads.CASES,
     *creation.CASES,
+    *making.CASES,
     *imports.CASES,
     *tail.CASES,
     *cache.CASES,

@@ -180,7 +180,7 @@ def test_an_unknown_name_lists_the_questions() -> None:
         questions.only(pairs, ["walk"])
     assert str(caught.value) == (
         "nothing is called ['walk']; the questions are "
-        "['run', 'bind', 'threads', 'creation', 'imports', 'tail', 'cache', 'batching', 'asynchronous']"
+        "['run', 'bind', 'threads', 'creation', 'making', 'imports', 'tail', 'cache', 'batching', 'asynchronous']"
     )
 
 

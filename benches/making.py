@@ -1,0 +1,120 @@
+"""What making sessions costs beside others: of kept graphs, two at once, and for a thread that has other work."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from benches.harness import Case, Effort, NotMeasurableError, alternate
+from inferlite._measure import Comparison, paired_rounds
+
+if TYPE_CHECKING:
+    from benches.subject import Subject
+
+MODELS: Final = {
+    "magika": "magika/models/standard_v3_3/model.onnx",
+    "silero-vad": "silero_vad/data/silero_vad.onnx",
+}
+ROUNDS: Final = 60
+STALL_ROUNDS: Final = 10
+CREATIONS: Final = 20
+ALLOWED_STALL: Final = 0.002
+"""Seconds that a stall may be longer than those of a machine where nobody makes sessions."""
+PERCENTILE: Final = 99.9
+
+
+def path_of(name: str) -> str:
+    """Return the path of a real model, which the tests' environment holds.
+
+    Raises:
+        NotMeasurableError: it is not here.
+    """
+    path = Path(sys.prefix, "real-models", MODELS[name])
+    if not path.exists():
+        message = f"{name}'s model is not installed: `make bench` does that"
+        raise NotMeasurableError(message)
+    return str(path)
+
+
+def measure_kept(name: str, subject: Subject, effort: Effort) -> Comparison:
+    """Time sessions of a kept graph against sessions of the model."""
+    if subject.module != "inferlite":
+        message = "it keeps no optimized graphs"
+        raise NotMeasurableError(message)
+    path, inferlite = path_of(name), importlib.import_module(subject.module)
+    options = inferlite.SessionOptions()
+    options.intra_op_num_threads = 1
+    with tempfile.TemporaryDirectory() as folder:
+        make = partial(inferlite.InferenceSession, path, options)
+        make(optimized_cache=folder)
+        return paired_rounds(partial(make, optimized_cache=folder), make, rounds=effort.rounds(ROUNDS))
+
+
+def measure_two(name: str, subject: Subject, effort: Effort) -> Comparison:
+    """Time two sessions that are made in two threads against two that are made one after the other."""
+    path = path_of(name)
+
+    def one_after_the_other() -> None:
+        subject.session(path)
+        subject.session(path)
+
+    with ThreadPoolExecutor(2) as pool:
+
+        def at_once() -> None:
+            for made in [pool.submit(subject.session, path) for _ in range(2)]:
+                made.result()
+
+        return paired_rounds(at_once, one_after_the_other, rounds=effort.rounds(ROUNDS))
+
+
+def measure_stalls(name: str, subject: Subject, effort: Effort) -> Comparison:
+    """Compare how long a thread stalls while another makes sessions, and while it sleeps as long."""
+    path = path_of(name)
+
+    def make() -> None:
+        for _ in range(CREATIONS):
+            subject.session(path)
+
+    start = time.perf_counter()
+    make()
+    seconds = time.perf_counter() - start
+    return alternate(
+        lambda: stall(make),
+        lambda: stall(partial(time.sleep, seconds)) + ALLOWED_STALL,
+        rounds=effort.rounds(STALL_ROUNDS),
+    )
+
+
+def stall(work: object) -> float:
+    """Return the percentile, in seconds, of how long this thread came to nothing while another one worked."""
+    assert callable(work)
+    worker = threading.Thread(target=work)
+    clock = time.perf_counter_ns
+    readings = [clock()]
+    worker.start()
+    while worker.is_alive():
+        readings.append(clock())
+    worker.join()
+    return float(np.percentile(np.diff(readings), PERCENTILE)) / 1e9
+
+
+CASES: Final = (
+    *(Case("making", name, "the same without optimized_cache", partial(measure_kept, name)) for name in MODELS),
+    *(
+        Case("making", f"two of {name} in two threads", "one after the other", partial(measure_two, name))
+        for name in MODELS
+    ),
+    *(
+        Case("making", f"stalls meanwhile, {name}", "an idle control, and 2 ms", partial(measure_stalls, name))
+        for name in MODELS
+    ),
+)
