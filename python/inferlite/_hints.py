@@ -22,6 +22,34 @@ if TYPE_CHECKING:
 _MODEL: Final = "the model"
 
 
+class Text(str):
+    """The text of an error, which has the line more once somebody reads it.
+
+    The native part raises with it: it runs no Python for a refused call, in which the end of the interpreter could meet
+    a thread, and callers who read no texts pay for none.
+    """
+
+    __slots__ = ("call",)
+
+    call: tuple[object, object, Sequence[Description], Sequence[Description]] | str
+    """What was asked, or the whole text: the outputs and the feed, then what `hint` takes as `inputs` and `outputs`."""
+
+    def __str__(self) -> str:
+        """The text, with the line where there is something to say."""
+        if not isinstance(self.call, str):
+            text = super().__str__()
+            try:
+                line = hint(text, *self.call)
+            except Exception:  # noqa: BLE001 - what was fed may do anything when it is looked at
+                line = None
+            self.call = text if line is None else f"{text}\n{line}"
+        return self.call
+
+    def __reduce_ex__(self, _protocol: object) -> tuple[type[str], tuple[str]]:
+        """Be pickled and copied as what it says: what was fed stays here."""
+        return str, (str(self),)
+
+
 def explained(
     error: Exception, output_names: object, feed: object, inputs: Sequence[Description], outputs: Sequence[Description]
 ) -> Exception:
@@ -31,25 +59,38 @@ def explained(
         error: What `run` is about to raise.
         output_names: The outputs that it was asked for.
         feed: The values that it was given.
+        inputs: As of `hint`.
+        outputs: As of `hint`.
+    """
+    text = str(error)
+    line = hint(text, output_names, feed, inputs, outputs)
+    if line is None:
+        return error
+    try:
+        other = type(error)(f"{text}\n{line}")
+    except Exception:  # noqa: BLE001 - a class of the caller's own, which takes something else than a text
+        return error
+    return other.with_traceback(error.__traceback__)
+
+
+def hint(
+    text: str, output_names: object, feed: object, inputs: Sequence[Description], outputs: Sequence[Description]
+) -> str | None:
+    """What to do about an error with this text; None where there is nothing to say.
+
+    Args:
+        text: What onnxruntime says.
+        output_names: The outputs that `run` was asked for.
+        feed: The values that it was given.
         inputs: Name, onnxruntime's type string and axes of every input, and of every initializer that a call may
             override.
         outputs: The same of every output.
     """
-    text = str(error)
-    hint = None
     for pattern, find in _HINTS:
         found = pattern.search(text)
         if found:
-            call = _Call(output_names, feed if type(feed) is dict else {}, inputs, outputs)
-            hint = find(call, found)
-            break
-    if hint is None:
-        return error
-    try:
-        other = type(error)(f"{text}\n{hint}")
-    except Exception:  # noqa: BLE001 - a class of the caller's own, which takes something else than a text
-        return error
-    return other.with_traceback(error.__traceback__)
+            return find(_Call(output_names, feed if type(feed) is dict else {}, inputs, outputs), found)
+    return None
 
 
 class _Call:

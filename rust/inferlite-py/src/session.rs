@@ -11,9 +11,10 @@ use inferlite_core::runtime::ort::{MemoryInfo, ModelSource, OrtEngine, RunOption
 use inferlite_core::runtime::{Argument, Dim, Feed, Signature, ValueType};
 use inferlite_core::stats::CallStats;
 use inferlite_core::{Answer, Call, Model};
-use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use pyo3::{IntoPyObjectExt, intern};
 use smallvec::SmallVec;
 
 use crate::array::Array;
@@ -180,8 +181,8 @@ impl Opened {
         output_names: Option<&Bound<'_, PyAny>>,
         input_feed: &Bound<'_, PyAny>,
     ) -> PyErr {
-        // Only an absent value makes a failing node a matter of the call; nothing else may hold a thread up that ends
-        // with the interpreter.
+        static TEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        // Only an absent value makes a failing node a matter of the call.
         let is_of_a_node = matches!(&error, PyCoreError::Core(error) if error.message().starts_with("Non-zero status"));
         let feeds_none = || {
             let feed = input_feed.cast_exact::<PyDict>();
@@ -191,22 +192,20 @@ impl Opened {
         if is_of_a_node && !feeds_none() {
             return error;
         }
-        let signature = self.signature();
+        let value = error.value(py);
         let explain = || {
+            let (text,): (Bound<'_, PyString>,) = value.getattr(intern!(py, "args"))?.extract()?;
+            let signature = self.signature();
             let inputs = describe(py, &signature.inputs)?;
             let outputs = describe(py, &signature.outputs)?;
-            let arguments = (error.value(py), output_names, input_feed, inputs, outputs);
-            py.import("inferlite._hints")?.call_method1("explained", arguments)
+            // No Python runs for any of this: a thread that ends with the interpreter must not be held up in here.
+            let text = TEXT.import(py, "inferlite._hints", "Text")?.call1((text,))?;
+            text.setattr(intern!(py, "call"), (output_names, input_feed, inputs, outputs))?;
+            value.setattr(intern!(py, "args"), (text,))
         };
-        match explain() {
-            Ok(other) if other.is(error.value(py)) => error,
-            Ok(other) => {
-                let other = PyErr::from_value(other);
-                other.set_cause(py, error.cause(py));
-                other
-            }
-            Err(_) => error,
-        }
+        // An error of the caller's own may be anything, and says what it says.
+        let _: PyResult<()> = explain();
+        error
     }
 
     /// Looks for the answer to a call of this one array, for all outputs, before the call is read: the quick way to what
