@@ -57,7 +57,7 @@ struct Turn {
 
 #[derive(Default)]
 struct Waiting {
-    predictions: HashMap<u64, Py<PyPrediction>>,
+    predictions: HashMap<u64, Py<PyPrediction>, foldhash::fast::RandomState>,
     last: u64,
 }
 

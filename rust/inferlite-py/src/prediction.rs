@@ -349,7 +349,9 @@ impl PyPrediction {
 
     fn __next__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         if let Some(answer) = Self::advance(&slf)? {
-            return Err(PyStopIteration::new_err((answer.unbind(),)));
+            // Made here: CPython would make it of its class and the answer, in more steps.
+            let end = slf.py().get_type::<PyStopIteration>().call1((answer,))?;
+            return Err(PyErr::from_value(end));
         }
         Self::suspend(&slf)?;
         Ok(slf)
