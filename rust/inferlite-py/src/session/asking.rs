@@ -78,7 +78,9 @@ pub(super) fn arun<'py>(
         let arguments = (output_names, input_feed, run_options);
         return slf.getattr("_package_session")?.call_method1("arun", arguments);
     }
-    let (course, home) = match asked.and_then(|asked| begin(slf, asked)).map_err(PyErr::from) {
+    let opened = slf.get().opened()?;
+    let explained = |error| opened.explained(py, error, output_names, input_feed);
+    let (course, home) = match asked.and_then(|asked| begin(slf, asked)).map_err(explained) {
         Ok(begun) => begun,
         // Whoever awaits it is told.
         Err(error) if error.is_instance_of::<PyException>(py) => (Course::Failed(error), None),
