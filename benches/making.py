@@ -18,6 +18,8 @@ from benches.harness import Case, Effort, NotMeasurableError, alternate
 from inferlite._measure import Comparison, paired_rounds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from benches.subject import Subject
 
 MODELS: Final = {
@@ -30,6 +32,7 @@ CREATIONS: Final = 20
 ALLOWED_STALL: Final = 0.002
 """Seconds that a stall may be longer than those of a machine where nobody makes sessions."""
 PERCENTILE: Final = 99.9
+TICK: Final = 0.0005
 
 
 def path_of(name: str) -> str:
@@ -94,17 +97,18 @@ def measure_stalls(name: str, subject: Subject, effort: Effort) -> Comparison:
     )
 
 
-def stall(work: object) -> float:
-    """Return the percentile, in seconds, of how long this thread came to nothing while another one worked."""
-    assert callable(work)
+def stall(work: Callable[[], object]) -> float:
+    """Return the percentile, in seconds, of how late a thread goes on that sleeps half a millisecond at a time."""
     worker = threading.Thread(target=work)
-    clock = time.perf_counter_ns
-    readings = [clock()]
+    clock = time.perf_counter
+    late = []
     worker.start()
     while worker.is_alive():
-        readings.append(clock())
+        start = clock()
+        time.sleep(TICK)
+        late.append(clock() - start - TICK)
     worker.join()
-    return float(np.percentile(np.diff(readings), PERCENTILE)) / 1e9
+    return float(np.percentile(late, PERCENTILE))
 
 
 CASES: Final = (
