@@ -191,6 +191,68 @@ def logistic_regression() -> BenchModel:
     return BenchModel(LOGISTIC_REGRESSION.read_bytes(), {"x": row})
 
 
+def classifier(labels: Sequence[int] | Sequence[str]) -> BenchModel:
+    """Return a forest as scikit-learn's converter writes it, and 100 rows: a label, and a dict for each row.
+
+    Args:
+        labels: the classes; ZipMap has them as the keys of its dicts.
+    """
+    rng = np.random.default_rng(0)
+    features, trees, depth = 20, 10, 5
+    inner = 2**depth - 1
+    nodes: dict[str, list[Any]] = {}
+    votes: dict[str, list[Any]] = {}
+
+    def add(table: dict[str, list[Any]], **values: Any) -> None:  # noqa: ANN401 - of several types
+        for name, value in values.items():
+            table.setdefault(name, []).append(value)
+
+    for tree in range(trees):
+        for node in range(2 * inner + 1):
+            is_leaf = node >= inner
+            add(
+                nodes,
+                nodes_treeids=tree,
+                nodes_nodeids=node,
+                nodes_featureids=0 if is_leaf else int(rng.integers(features)),
+                nodes_values=0.0 if is_leaf else float(rng.standard_normal()),
+                nodes_modes="LEAF" if is_leaf else "BRANCH_LEQ",
+                nodes_truenodeids=0 if is_leaf else 2 * node + 1,
+                nodes_falsenodeids=0 if is_leaf else 2 * node + 2,
+            )
+            for label, weight in enumerate(rng.dirichlet(np.ones(len(labels))) / trees) if is_leaf else ():
+                add(votes, class_treeids=tree, class_nodeids=node, class_ids=label, class_weights=float(weight))
+    is_text = isinstance(labels[0], str)
+    key = TensorProto.STRING if is_text else TensorProto.INT64
+    suffix = "strings" if is_text else "int64s"
+    forest = helper.make_node(
+        "TreeEnsembleClassifier",
+        ["x"],
+        ["label", "scores"],
+        domain="ai.onnx.ml",
+        post_transform="NONE",
+        **{f"classlabels_{suffix}": labels},
+        **nodes,
+        **votes,
+    )
+    zipped = helper.make_node(
+        "ZipMap", ["scores"], ["probabilities"], domain="ai.onnx.ml", **{f"classlabels_{suffix}": labels}
+    )
+    row = helper.make_map_type_proto(key, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    graph = helper.make_graph(
+        [forest, zipped],
+        "classifier",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", features])],
+        [
+            helper.make_tensor_value_info("label", key, ["batch"]),
+            helper.make_value_info("probabilities", helper.make_sequence_type_proto(row)),
+        ],
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", 3)]
+    content = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=opsets).SerializeToString()
+    return BenchModel(content, _random_feed(x=(100, features)))
+
+
 def train_logistic_regression() -> bytes:
     """Train it and convert it without ZipMap; scikit-learn and skl2onnx are needed here only."""
     from skl2onnx import convert_sklearn  # noqa: PLC0415 - the benchmarks themselves do without it
@@ -261,6 +323,10 @@ MODELS: Final[dict[str, Callable[[], BenchModel]]] = {
     "mlp-16-32-16-4": lambda: mlp(16, 32, 16, 4),
     "mlp-256-512-512-10": lambda: mlp(256, 512, 512, 10),
     "logistic-regression": logistic_regression,
+    "classifier, 3 integers": lambda: classifier([0, 1, 2]),
+    "classifier, 3 strings": lambda: classifier(["setosa", "versicolor", "virginica"]),
+    "classifier, 10 integers": lambda: classifier(list(range(10))),
+    "classifier, 10 strings": lambda: classifier([f"class {i}" for i in range(10)]),
     "8-in-1-out": lambda: _one_node("Sum", EIGHT, ["y"], shape=(1, 4)),
     "1-in-8-out": lambda: _one_node("Split", ["x"], EIGHT, shape=(1, 8), axis=1, num_outputs=8),
     "identity-16mb": lambda: _one_node("Identity", ["x"], ["y"], shape=(LARGE_ELEMENTS,)),

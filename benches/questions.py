@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from benches import asynchronous, batching, bind, cache, creation, imports, making, run, tail, threads
+from benches import asynchronous, batching, bind, cache, creation, imports, making, run, tail, threads, zipmap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CASES: Final = (
     *run.CASES,
+    *zipmap.CASES,
     *bind.CASES,
     *threads.CASES,
     *creation.CASES,

@@ -39,6 +39,7 @@ from benches import (  # noqa: E402
     subject,
     targets,
     threads,
+    zipmap,
 )
 
 BOUNDED = targets.Target("run", "identity-1x4", "ours", "onnxruntime run", 0.5)
@@ -180,7 +181,8 @@ def test_an_unknown_name_lists_the_questions() -> None:
         questions.only(pairs, ["walk"])
     assert str(caught.value) == (
         "nothing is called ['walk']; the questions are "
-        "['run', 'bind', 'threads', 'creation', 'making', 'imports', 'tail', 'cache', 'batching', 'asynchronous']"
+        "['run', 'zipmap', 'bind', 'threads', 'creation', 'making', 'imports', 'tail', 'cache', 'batching', "
+        "'asynchronous']"
     )
 
 
@@ -341,7 +343,21 @@ def test_a_wrong_answer_is_never_timed(case: harness.Case) -> None:
 def test_models_are_the_same_every_time_and_run(name: str) -> None:
     made = models.MODELS[name]()
     assert made.content == models.MODELS[name]().content
-    assert all(np.isfinite(array).all() for array in subject.peer_session(made.content).run(None, made.feed))
+    outputs = subject.peer_session(made.content).run(None, made.feed)
+    numbers = [output for output in outputs if isinstance(output, np.ndarray) and not output.dtype.hasobject]
+    rows = [list(row.values()) for output in outputs if isinstance(output, list) for row in output]
+    assert all(np.isfinite(array).all() for array in (*numbers, *rows))
+
+
+# zipmap
+
+
+def test_dicts_that_differ_are_not_timed() -> None:
+    rows = [{"a": 1.0, "b": 2.0}]
+    zipmap.require_same_rows(rows, [dict(rows[0])], "run")
+    for other in ([{"b": 2.0, "a": 1.0}], [{"a": 1.0}], []):
+        with pytest.raises(harness.WrongAnswerError, match="run: the dicts differ from the peer's"):
+            zipmap.require_same_rows(rows, other, "run")
 
 
 # cache

@@ -146,11 +146,11 @@ def _gather(message: memoryview, kind: str, found: dict[str, None], depth: int) 
         message_text = "graphs lie too deep in each other"
         raise ValueError(message_text)
     if kind == "entry":
-        entry = dict(_fields(message))
+        entry = dict(fields(message))
         if _text(entry.get(1, b"")) == "location":
             found[_text(entry.get(2, b""))] = None
         return
-    for number, value in _fields(message):
+    for number, value in fields(message):
         part = _PARTS[kind].get(number)
         if part is not None and isinstance(value, memoryview):
             _gather(value, part, found, depth - (part == "graph"))
@@ -168,7 +168,7 @@ def _decode_model(data: memoryview) -> Mapping[str, Any]:
     operators: Counter[str] = Counter()
     found = _Found()
     functions: set[tuple[str, str]] = set()
-    for number, value in _fields(data):
+    for number, value in fields(data):
         match number, value:
             case 1, int():
                 facts["ir_version"] = value
@@ -179,12 +179,12 @@ def _decode_model(data: memoryview) -> Mapping[str, Any]:
             case 7, memoryview():
                 facts["graph_name"] = _visit(value, found, depth=0)
             case 8, memoryview():
-                opset = dict(_fields(value))
+                opset = dict(fields(value))
                 version = opset.get(2)
                 facts["opsets"][_text(opset.get(1))] = version if isinstance(version, int) else 0
             case 25, memoryview():
                 _visit_function(value, found)
-                function = dict(_fields(value))
+                function = dict(fields(value))
                 functions.add((_text(function.get(10)), _text(function.get(1))))
     if "graph_name" not in facts:
         message = "not an ONNX model: there is no graph in it"
@@ -234,7 +234,7 @@ def _visit(data: memoryview, found: _Found, *, depth: int) -> str:
         message = "not an ONNX model: nested too deep"
         raise ValueError(message)
     name = ""
-    for number, value in _fields(data):
+    for number, value in fields(data):
         match number, value:
             case 1, memoryview():
                 _visit_node(value, found, depth)
@@ -243,12 +243,12 @@ def _visit(data: memoryview, found: _Found, *, depth: int) -> str:
             case 5, memoryview():
                 found.define(_tensor_name(value), is_false=_is_false(value))
             case 11, memoryview():
-                found.define(_text(dict(_fields(value)).get(1)), is_false=False)
+                found.define(_text(dict(fields(value)).get(1)), is_false=False)
     return name
 
 
 def _visit_function(data: memoryview, found: _Found) -> None:
-    for number, value in _fields(data):
+    for number, value in fields(data):
         match number, value:
             case 4, memoryview():
                 found.define(_text(value), is_false=False)
@@ -262,7 +262,7 @@ def _visit_node(data: memoryview, found: _Found, depth: int) -> None:
     outputs: list[str] = []
     bodies: list[memoryview] = []
     holds_false = False
-    for number, value in _fields(data):
+    for number, value in fields(data):
         match number, value:
             case 1, memoryview():
                 inputs.append(_text(value))
@@ -273,9 +273,9 @@ def _visit_node(data: memoryview, found: _Found, depth: int) -> None:
             case 5, memoryview():
                 # AttributeProto: one graph, or several.
                 bodies += [
-                    graph for inner, graph in _fields(value) if inner in {6, 11} and isinstance(graph, memoryview)
+                    graph for inner, graph in fields(value) if inner in {6, 11} and isinstance(graph, memoryview)
                 ]
-                attribute = dict(_fields(value))
+                attribute = dict(fields(value))
                 holds_false |= _text(attribute.get(1)) == "value" and _is_false(attribute.get(5))
     node = _Node(texts[3], texts[7], texts[4], tuple(inputs))
     found.nodes.append(node)
@@ -286,7 +286,7 @@ def _visit_node(data: memoryview, found: _Found, depth: int) -> None:
 
 
 def _tensor_name(data: memoryview) -> str:
-    return next((_text(value) for number, value in _fields(data) if number == 8), "")  # noqa: PLR2004 - TensorProto
+    return next((_text(value) for number, value in fields(data) if number == 8), "")  # noqa: PLR2004 - TensorProto
 
 
 def _is_false(data: object) -> bool:
@@ -295,12 +295,12 @@ def _is_false(data: object) -> bool:
         return False
     count, dtype = 1, 0
     content: list[int] = []
-    for number, value in _fields(data):
+    for number, value in fields(data):
         match number, value:
             case 1, int():
                 count *= value
             case 1, memoryview():
-                count *= math.prod(_varints(value))
+                count *= math.prod(varints(value))
             case 2, int():
                 dtype = value
             case 5, int():
@@ -311,7 +311,7 @@ def _is_false(data: object) -> bool:
     return dtype == BOOL and count == 1 and content == [0]
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Yield the number and value of each field of a protobuf message."""
     at = 0
     while at < len(data):
@@ -335,7 +335,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         at += size
 
 
-def _varints(data: memoryview) -> list[int]:
+def varints(data: memoryview) -> list[int]:
     numbers = []
     at = 0
     while at < len(data):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from inferlite import _async, _checks as checks, _futures
 from inferlite._calls import Reader
 from inferlite._checks import NUMPY_DTYPES
+from inferlite._columns import columns_of, zipped_keys
 from inferlite._fallback.batching import Batcher
 from inferlite._fallback.cache import Answers, Claim, copied_value
 from inferlite._fallback.extended import bytes_type
@@ -97,6 +98,8 @@ class Model:
             casting,
             takes_extended=False,
         )
+        has_maps = any(argument.type.startswith("seq(map(") for argument in outputs)
+        self._zipped = zipped_keys(model) if has_maps else {}
         self._unreadable = {argument.name: argument.type for argument in outputs if not _is_readable(argument.type)}
         inputs = self._reader.signature.inputs
         self._runs = Runs(self._name, inputs[0].name if inputs and _has_dynamic_rows(inputs[0]) else None)
@@ -500,6 +503,12 @@ class _Call:
         return self.model._runs.rows(self.feed)  # noqa: SLF001
 
     def _result(self, results: list[Any]) -> Any:  # noqa: ANN401
+        zipped = self.model._zipped  # noqa: SLF001
+        if zipped:
+            results = [
+                columns_of(result, zipped[name]) if name in zipped else result
+                for name, result in zip(self.wanted, results, strict=True)
+            ]
         return results[0] if len(self.wanted) == 1 else dict(zip(self.wanted, results, strict=True))
 
 

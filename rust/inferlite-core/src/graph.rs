@@ -9,10 +9,12 @@ use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 pub use weight::Weight;
+pub use zipmap::{Unzipped, ZipMap, unzip};
 
 use crate::error::{Error, ErrorKind, Result};
 
 mod weight;
+mod zipmap;
 
 /// A model file.
 #[derive(Clone, PartialEq, Message)]

@@ -27,8 +27,8 @@ impl Asker {
         match self {
             Self::Model(model) => model.get().object(py, answer, wanted),
             Self::Session(session) => {
-                let handing = session.get().opened()?.handing;
-                Ok(list_of(py, answer, handing)?.into_any())
+                let opened = session.get().opened()?;
+                Ok(list_of(py, answer, opened.handing, &opened.maps, wanted)?.into_any())
             }
         }
     }

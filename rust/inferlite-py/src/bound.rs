@@ -22,6 +22,7 @@ use crate::logging;
 use crate::session::Opened;
 use crate::turn::{Guard, Turn};
 use crate::value::{Handing, list_of, object_of};
+use crate::zipped::ZipMaps;
 
 /// A call without arguments: reads the bound inputs again, and returns the outputs as a list.
 ///
@@ -41,6 +42,9 @@ pub(crate) struct PyBoundCall {
     /// The arrays to overwrite, `None` for the outputs that are new every time.
     given: Vec<Option<Py<PyAny>>>,
     makes_everything: bool,
+    maps: Arc<ZipMaps>,
+    /// The outputs that a call computes.
+    fetched: SmallVec<[usize; 8]>,
     overwrites_everything: bool,
     places: Vec<Place>,
     pinned: Vec<Py<PyAny>>,
@@ -189,6 +193,8 @@ impl PyBoundCall {
             model: opened.model.clone(),
             may_hold_gil: opened.may_hold_gil,
             overwrites_everything: given.iter().all(Option::is_some),
+            maps: opened.maps.clone(),
+            fetched: fetches.iter().map(|fetch| fetch.index).collect(),
             makes_everything: given.iter().all(Option::is_none),
             given,
             places,
@@ -252,7 +258,13 @@ impl PyBoundCall {
         }
         let mut outputs = self.launch(py, &mut binding, Binding::run)?;
         if self.makes_everything {
-            return Ok(list_of(py, &mut Answer::Computed(outputs), Handing::Private)?);
+            return list_of(
+                py,
+                &mut Answer::Computed(outputs),
+                Handing::Private,
+                &self.maps,
+                Some(&self.fetched),
+            );
         }
         let mut made = 0..outputs.len();
         let mut objects = SmallVec::<[_; 8]>::new();
@@ -273,8 +285,9 @@ impl PyBoundCall {
 fn bindable(role: &str, argument: &Argument, array: &Bound<'_, PyAny>) -> PyResult<TensorView> {
     let name = &argument.name;
     let refuse = |message: String| Err(PyValueError::new_err(message));
-    let Some(declared) = argument.dtype().filter(|dtype| dtype.bits() >= 8) else {
-        let class = &argument.value_type;
+    let dtype = argument.dtype().filter(|_| argument.zipped.is_none());
+    let Some(declared) = dtype.filter(|dtype| dtype.bits() >= 8) else {
+        let class = argument.declared_type();
         return refuse(format!(
             "{role} `{name}` cannot be bound: it is a {class}, and only tensors of numbers can; use `run`"
         ));

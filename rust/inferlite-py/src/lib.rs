@@ -32,6 +32,7 @@ mod turn;
 mod value;
 mod vectorcall;
 mod wire;
+mod zipped;
 
 use std::path::PathBuf;
 

@@ -31,6 +31,7 @@ use crate::session::{Looked, Opened};
 use crate::settings::{Providers, session_settings, source};
 use crate::ticket::PyTicket;
 use crate::value::{Handing, output_of};
+use crate::zipped::{Form, ZipMaps};
 use crate::{batching, live_cache, logging};
 
 /// A loaded model; `inferlite.load` makes it.
@@ -57,6 +58,7 @@ pub(crate) struct PyModel {
     /// The batch axes that were declared, if any were.
     axes: PyOnceLock<Py<PyAny>>,
     casting: Casting,
+    maps: Arc<ZipMaps>,
 }
 
 #[pymethods]
@@ -95,6 +97,7 @@ impl PyModel {
             4,
         )?;
         let declared = opened.signature().clone();
+        let maps = opened.maps.clone();
         Ok(Self {
             name,
             names: Names::of(py, &declared),
@@ -106,6 +109,7 @@ impl PyModel {
             timeout: PyOnceLock::new(),
             axes: PyOnceLock::new(),
             casting: Casting::of(casting),
+            maps,
         })
     }
 
@@ -594,15 +598,27 @@ impl PyModel {
         wanted: Option<&[usize]>,
     ) -> PyResult<Bound<'py, PyAny>> {
         if answer.len() == 1 {
-            return output_of(py, answer, 0, self.handing);
+            return self.output(py, answer, wanted, 0);
         }
         let by_name = PyDict::new(py);
         for position in 0..answer.len() {
             let index = wanted.map_or(position, |wanted| wanted[position]);
             let name = &self.declared.outputs[index].name;
-            by_name.set_item(name, output_of(py, answer, position, self.handing)?)?;
+            by_name.set_item(name, self.output(py, answer, wanted, position)?)?;
         }
         Ok(by_name.into_any())
+    }
+
+    #[inline]
+    fn output<'py>(
+        &self,
+        py: Python<'py>,
+        answer: &mut Answer<'_>,
+        wanted: Option<&[usize]>,
+        position: usize,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let zipped = self.maps.at(wanted, position);
+        output_of(py, answer, position, self.handing, zipped, Form::Columns).map_err(|error| self.failure(py, error))
     }
 
     #[inline]

@@ -28,6 +28,7 @@ use crate::rows::{self, Said, Use};
 use crate::run_options::Given;
 use crate::settings::{self, Providers, session_settings, source};
 use crate::value::{Handing, list_of};
+use crate::zipped::ZipMaps;
 use crate::{batching, live_cache, logging, run_options};
 
 /// A model in ONNX Runtime, called as onnxruntime's own session is.
@@ -57,6 +58,7 @@ pub(crate) struct Opened {
     /// Which arrays of another dtype are cast before they run.
     casting: Casting,
     names: Names,
+    pub(crate) maps: Arc<ZipMaps>,
     every_output: SmallVec<[usize; 8]>,
     /// Whether one input is all that must be fed, and answers are kept.
     takes_one_array: bool,
@@ -84,6 +86,7 @@ impl Opened {
             handing,
             casting: Casting::No,
             names: Names::of(py, model.signature()),
+            maps: Arc::new(ZipMaps::of(py, model.signature())?),
             every_output: (0..model.signature().outputs.len()).collect(),
             takes_one_array: model.signature().required == 1 && model.cache().is_some(),
             engine,
@@ -150,7 +153,9 @@ impl Opened {
         let mut missed = None;
         if output_names.is_none() && run_options.is_none() {
             match self.look_up_mapping(input_feed)? {
-                Looked::Found(mut answer) => return Ok(Some(list_of(py, &mut answer, self.handing)?)),
+                Looked::Found(mut answer) => {
+                    return list_of(py, &mut answer, self.handing, &self.maps, None).map(Some);
+                }
                 Looked::Missed(what) => missed = what,
             }
         }
@@ -169,7 +174,7 @@ impl Opened {
         let (options, fetches) = (options?, fetches?);
         let terms = Terms::default();
         let mut answer = self.run(py, &mut fed, fetches.as_deref(), options.as_deref(), &terms, missed)?;
-        Ok(Some(list_of(py, &mut answer, self.handing)?))
+        list_of(py, &mut answer, self.handing, &self.maps, fetches.as_deref()).map(Some)
     }
 
     /// The exception for an error of a session's `run`, with what the caller can do about it.
@@ -630,17 +635,17 @@ pub(crate) fn describe<'py>(py: Python<'py>, arguments: &[Argument]) -> PyResult
     let rows = arguments
         .iter()
         .map(|argument| {
-            let dims = shape_of(&argument.value_type).unwrap_or_default();
+            let shown = argument
+                .zipped
+                .is_none()
+                .then(|| shape_of(&argument.value_type))
+                .flatten();
+            let dims = shown.unwrap_or_default();
             let dims = dims
                 .iter()
                 .map(|dim| dim_object(py, dim))
                 .collect::<PyResult<Vec<_>>>()?;
-            (
-                argument.name.as_str(),
-                argument.value_type.to_string(),
-                PyList::new(py, dims)?,
-            )
-                .into_pyobject(py)
+            (argument.name.as_str(), argument.declared_type(), PyList::new(py, dims)?).into_pyobject(py)
         })
         .collect::<PyResult<Vec<_>>>()?;
     PyList::new(py, rows)

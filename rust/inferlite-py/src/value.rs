@@ -3,7 +3,7 @@
 use inferlite_core::Answer;
 use inferlite_core::Value;
 use inferlite_core::runtime::{Output, ReadOnly};
-use inferlite_core::tensor::{Frozen, Map, MapKeys, MapValues};
+use inferlite_core::tensor::{Frozen, Map, MapKeys, MapValues, Shape};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
@@ -11,6 +11,8 @@ use pyo3::types::{PyDict, PyList, PyString};
 use smallvec::SmallVec;
 
 use crate::array::{array_of, array_of_strings, copied_array, read_only, read_only_array_of};
+use crate::boundary::PyCoreError;
+use crate::zipped::{Form, ZipMaps, Zipped};
 
 /// Whose the arrays are that a call returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,21 @@ pub(crate) fn output_of<'py>(
     answer: &mut Answer<'_>,
     position: usize,
     handing: Handing,
+    zipped: Option<&Zipped>,
+    form: Form,
+) -> Result<Bound<'py, PyAny>, PyCoreError> {
+    if let Some(zipped) = zipped {
+        return zipped_object(py, answer.take(position), handing, zipped, form);
+    }
+    Ok(plain_output_of(py, answer, position, handing)?)
+}
+
+#[inline]
+fn plain_output_of<'py>(
+    py: Python<'py>,
+    answer: &mut Answer<'_>,
+    position: usize,
+    handing: Handing,
 ) -> PyResult<Bound<'py, PyAny>> {
     match handing {
         Handing::Private => object_of(py, answer.take(position)),
@@ -40,14 +57,44 @@ pub(crate) fn output_of<'py>(
 
 /// The outputs of a call, as `run` returns them.
 #[inline]
-pub(crate) fn list_of<'py>(py: Python<'py>, answer: &mut Answer<'_>, handing: Handing) -> PyResult<Bound<'py, PyList>> {
+pub(crate) fn list_of<'py>(
+    py: Python<'py>,
+    answer: &mut Answer<'_>,
+    handing: Handing,
+    maps: &ZipMaps,
+    wanted: Option<&[usize]>,
+) -> Result<Bound<'py, PyList>, PyCoreError> {
     if answer.len() == 1 {
-        return PyList::new(py, [output_of(py, answer, 0, handing)?]);
+        let output = output_of(py, answer, 0, handing, maps.at(wanted, 0), Form::Rows)?;
+        return Ok(PyList::new(py, [output])?);
     }
     let objects = (0..answer.len())
-        .map(|position| output_of(py, answer, position, handing))
-        .collect::<PyResult<SmallVec<[_; 8]>>>()?;
-    PyList::new(py, objects)
+        .map(|position| output_of(py, answer, position, handing, maps.at(wanted, position), Form::Rows))
+        .collect::<Result<SmallVec<[_; 8]>, PyCoreError>>()?;
+    Ok(PyList::new(py, objects)?)
+}
+
+/// An output of dictionaries, which the core has as a tensor.
+#[cold]
+fn zipped_object<'py>(
+    py: Python<'py>,
+    output: Output<'_>,
+    handing: Handing,
+    zipped: &Zipped,
+    form: Form,
+) -> Result<Bound<'py, PyAny>, PyCoreError> {
+    match (output, form) {
+        (Output::Lent(view), Form::Rows) => zipped.rows(py, view),
+        (Output::Lent(view), Form::Columns) => zipped.columns(view.shape(), &copied_array(py, view)?),
+        (Output::Owned(Value::Tensor(tensor)), Form::Rows) => zipped.rows(py, tensor.view()),
+        (Output::Owned(Value::Tensor(tensor)), Form::Columns) => {
+            let shape = Shape::from_slice(tensor.view().shape());
+            zipped.columns(&shape, &array_of(py, tensor)?)
+        }
+        // The graph was not to be changed.
+        (Output::Owned(value), Form::Rows) => Ok(value_object(py, value, handing)?),
+        (Output::Owned(value), Form::Columns) => zipped.columns_of(&value_object(py, value, handing)?),
+    }
 }
 
 /// An output as onnxruntime gives it; one that is lent is copied.

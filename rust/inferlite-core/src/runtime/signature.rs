@@ -2,7 +2,9 @@
 
 use std::ffi::CString;
 use std::fmt;
+use std::sync::Arc;
 
+use crate::graph::ZipMap;
 use crate::tensor::Dtype;
 
 /// The extent of an axis as a model declares it.
@@ -68,6 +70,8 @@ pub struct Argument {
     pub value_type: ValueType,
     /// Whether axis 0 is there and may have any extent.
     pub has_dynamic_rows: bool,
+    /// Set for an output of dictionaries, one for each row; where it is a tensor as well, of their numbers.
+    pub zipped: Option<Arc<ZipMap>>,
 }
 
 impl Argument {
@@ -86,7 +90,17 @@ impl Argument {
             c_name,
             value_type,
             has_dynamic_rows,
+            zipped: None,
         })
+    }
+
+    /// The type that the model declares, as onnxruntime writes it.
+    #[must_use]
+    pub fn declared_type(&self) -> String {
+        match &self.zipped {
+            Some(map) if self.dtype().is_some() => format!("seq(map({},tensor(float)))", map.key_type().onnx_name()),
+            _ => self.value_type.to_string(),
+        }
     }
 
     /// The axes, if this is a tensor whose shape is declared.

@@ -98,7 +98,7 @@ fn begin(slf: &Bound<'_, PySession>, mut asked: Asked<'_>) -> Result<(Course, Op
     let begun = event_loop::begin(py, opened, &mut asked.fed, wanted, options, Terms::default())?;
     Ok(match begun {
         Begun::Answered(mut answer) => {
-            let results = list_of(py, &mut answer, opened.handing)?;
+            let results = list_of(py, &mut answer, opened.handing, &opened.maps, wanted)?;
             (Course::Answered(results.into_any().unbind()), None)
         }
         Begun::Waiting(claim, home) => (Course::Waiting(opened.model.clone(), claim), home),
@@ -117,10 +117,11 @@ pub(super) fn run_async(
     if !callback.is_callable() {
         return Err(incompatible_arguments("run_async").into());
     }
-    let heard = Heard {
+    let mut heard = Heard {
         session: slf.clone().unbind(),
         callback: callback.clone().unbind(),
         user_data: user_data.clone().unbind(),
+        wanted: None,
     };
     let opened = slf.get().opened()?;
     let mut asked = match Asked::read(slf, output_names, input_feed, run_options, "run_async") {
@@ -142,6 +143,7 @@ pub(super) fn run_async(
     let options = asked.native_options();
     let call = opened.call(&asked.fed.feeds, asked.wanted.as_deref());
     asked.fed.pins.forbid_resizing()?;
+    heard.wanted.clone_from(&asked.wanted);
     let model = &opened.model;
     boundary::detach(py, || model.run_apart(&call, options, move |answer| heard.tell(answer)))?;
     Ok(())
@@ -152,6 +154,7 @@ struct Heard {
     session: Py<PySession>,
     callback: Py<PyAny>,
     user_data: Py<PyAny>,
+    wanted: Wanted,
 }
 
 impl Heard {
@@ -172,8 +175,10 @@ impl Heard {
         let given = answer
             .map_err(|error| error.message().to_owned())
             .and_then(|mut answer| {
-                let handing = self.session.get().opened().map(|opened| opened.handing);
-                let results = handing.and_then(|handing| list_of(py, &mut answer, handing));
+                let opened = self.session.get().opened();
+                let wanted = self.wanted.as_deref();
+                let results =
+                    opened.and_then(|opened| Ok(list_of(py, &mut answer, opened.handing, &opened.maps, wanted)?));
                 results.map_err(|error| error.to_string())
             });
         match given {

@@ -22,8 +22,8 @@ use super::value::{ValueHandle, borrow_tensor, from_runtime, to_runtime};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
 use crate::graph::ModelFile;
-use crate::runtime::{Call, Engine, Feed, Input, Outputs, Signature};
-use crate::tensor::{TensorView, Value};
+use crate::runtime::{Argument, Call, Engine, Feed, Input, Outputs, Signature};
+use crate::tensor::{Dtype, TensorView, Value};
 
 /// A model in ONNX Runtime.
 #[derive(Debug)]
@@ -41,6 +41,10 @@ pub struct OrtEngine {
     /// Held during a run where a provider demands it.
     serial: Mutex<()>,
     is_straight_line: AtomicBool,
+    /// Whether sessions are made of the file without `ZipMap`.
+    is_unzipped: bool,
+    /// The same model with its `ZipMap`, once somebody has needed it.
+    whole: Mutex<Option<Arc<OrtEngine>>>,
     reuses_outputs: AtomicBool,
 }
 
@@ -61,14 +65,39 @@ impl Drop for Fetched {
 impl OrtEngine {
     /// Makes a session; takes as long as the runtime needs to read and optimise the model.
     pub fn load(source: ModelSource, settings: &SessionSettings) -> Result<Self> {
+        Self::load_as(source, settings, may_unzip(settings))
+    }
+
+    fn load_as(source: ModelSource, settings: &SessionSettings, may_unzip: bool) -> Result<Self> {
         let runtime = runtime()?;
         let identity = source.identity();
-        let live = Loaded::make(runtime, &source, settings)?;
+        let (file, maps) = source
+            .unzipped()
+            .map_or((None, Vec::new()), |unzipped| (unzipped.file, unzipped.maps));
+        let unzipped = file.filter(|_| may_unzip).map(bytes).and_then(|graph| {
+            // What the runtime refuses is said of the file that the caller knows.
+            let live = Loaded::make(runtime, &graph, settings).ok()?;
+            let signature = live.signature().ok()?;
+            let is_known = |(name, _): &(String, _)| {
+                let output = signature.output(name).map(|index| &signature.outputs[index]);
+                output.and_then(Argument::dtype) == Some(Dtype::Float32)
+            };
+            maps.iter().all(is_known).then_some((live, graph))
+        });
+        let (live, graph) = match unzipped {
+            Some((live, graph)) => (live, Some(graph)),
+            None => (Loaded::make(runtime, &source, settings)?, None),
+        };
         let source = source.anchored();
-        let signature = live.signature()?;
+        let is_settled = live.is_settled_by_shapes(graph.as_ref().unwrap_or(&source));
+        let mut signature = live.signature()?;
+        for (name, map) in maps {
+            if let Some(index) = signature.output(&name) {
+                signature.outputs[index].zipped = Some(map);
+            }
+        }
         let default_options = RunOptions::new()?;
         let stays_here = settings.runs_on_the_calling_thread();
-        let is_settled = live.is_settled_by_shapes(&source);
         Ok(Self {
             runtime,
             reuses_outputs: AtomicBool::new(
@@ -86,7 +115,29 @@ impl OrtEngine {
             default_options,
             serial: Mutex::default(),
             is_straight_line: AtomicBool::new(stays_here && is_settled),
+            is_unzipped: graph.is_some(),
+            whole: Mutex::default(),
         })
+    }
+
+    /// The engine of the file as it is, for those who take values of the runtime themselves; `None` where this is it.
+    pub(super) fn whole(&self) -> Result<Option<Arc<Self>>> {
+        if !self.is_unzipped {
+            return Ok(None);
+        }
+        if let Some(whole) = self.with_whole(|whole| whole.clone()) {
+            return Ok(Some(whole));
+        }
+        self.refuse_changed_file("the session has to load")?;
+        let settings = self.live().settings.without_files();
+        let made = Arc::new(Self::load_as(self.source()?, &settings, false)?);
+        Ok(Some(self.with_whole(|whole| whole.get_or_insert(made).clone())))
+    }
+
+    fn with_whole<T>(&self, work: impl FnOnce(&mut Option<Arc<Self>>) -> T) -> T {
+        // A child that forked off while it is locked would find it locked for ever.
+        let _no_fork_meanwhile = fork::hold();
+        work(&mut self.whole.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     #[inline]
@@ -94,6 +145,13 @@ impl OrtEngine {
         let live = self.live.load(Ordering::Acquire);
         // SAFETY: set when the engine was made; what is replaced goes when the engine goes, or is leaked after a fork.
         unsafe { &*live }
+    }
+
+    /// The graph that sessions are made of.
+    fn graph(&self) -> Result<ModelSource> {
+        let source = self.source()?;
+        let unzipped = self.is_unzipped.then(|| source.unzipped()).flatten();
+        Ok(unzipped.and_then(|unzipped| unzipped.file).map_or(source, bytes))
     }
 
     /// The session of this process.
@@ -113,7 +171,7 @@ impl OrtEngine {
         let old = self.live.load(Ordering::Acquire);
         // The parent's profile and optimised model are the parent's to write.
         let settings = self.live().settings.without_files();
-        let fresh = Loaded::make(self.runtime, &self.source()?, &settings)?;
+        let fresh = Loaded::make(self.runtime, &self.graph()?, &settings)?;
         let session = fresh.session();
         // Looked at last: a file exchanged any earlier is noticed, too.
         self.refuse_changed_file("the session was made before this process forked, and has to load")?;
@@ -140,7 +198,8 @@ impl OrtEngine {
             ..self.live().settings.clone()
         };
         let stays_here = settings.runs_on_the_calling_thread();
-        let fresh = Loaded::make(self.runtime, &self.source()?, &settings)?;
+        drop(self.with_whole(Option::take));
+        let fresh = Loaded::make(self.runtime, &self.graph()?, &settings)?;
         self.refuse_changed_file("the session has to load")?;
         if !stays_here {
             self.is_straight_line.store(false, Ordering::Relaxed);
@@ -189,7 +248,7 @@ impl OrtEngine {
     /// The graph that was loaded; `None` where it cannot be read as an ONNX model.
     #[must_use]
     pub fn model_file(&self) -> Option<ModelFile> {
-        self.source().ok()?.model_file()
+        self.graph().ok()?.model_file()
     }
 
     /// What a session that is to be the same would be made of.
@@ -414,6 +473,15 @@ impl OrtEngine {
         self.frames.give(frame);
         Ok(outputs)
     }
+}
+
+/// Whether sessions may be made of another graph: nobody is to see which nodes there are.
+fn may_unzip(settings: &SessionSettings) -> bool {
+    settings.enable_profiling != Some(true) && settings.optimized_model_filepath.is_none()
+}
+
+fn bytes(file: Vec<u8>) -> ModelSource {
+    ModelSource::Bytes(Arc::new(file))
 }
 
 /// Whether a run that had places for its outputs failed because of them, and would go well without.

@@ -361,6 +361,9 @@ impl OrtEngine {
     /// anew: whoever reads strings while they are written reads memory that is gone. An output that is an input of the
     /// model is that input.
     pub fn run_held(self: &Arc<Self>, run: &mut HeldRun, options: Option<&RunOptions>) -> Result<()> {
+        if let Some(whole) = self.whole()? {
+            return whole.run_held(run, options);
+        }
         let runtime = self.runtime();
         let signature = self.signature();
         let mut names: SmallVec<[_; 4]> = SmallVec::new();

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::graph::{ModelFile, count_nodes, graph_name};
+use crate::graph::{ModelFile, Unzipped, count_nodes, graph_name, unzip};
 
 /// A graph of more nodes takes longer than what can be saved is worth mentioning: a node costs at least 50 ns.
 const QUICK_NODES: usize = 256;
@@ -82,6 +82,20 @@ impl ModelSource {
         }
     }
 
+    /// The file without `ZipMap`, if it ends with some.
+    ///
+    /// A large file is read a second time only if it uses the operators of classical models.
+    pub(super) fn unzipped(&self) -> Option<Unzipped> {
+        match self {
+            Self::Path(path) => {
+                let length = std::fs::metadata(path).ok()?.len();
+                let may_have_some = length <= QUICKLY_READ || imports_classical_operators(path).unwrap_or(false);
+                may_have_some.then(|| unzip(&std::fs::read(path).ok()?)).flatten()
+            }
+            Self::Bytes(bytes) => unzip(bytes.as_ref().as_ref()),
+        }
+    }
+
     /// Whether shapes settle the work of this model; false without a look where knowing it would gain nothing.
     pub(super) fn is_settled_by_shapes(&self) -> bool {
         match self {
@@ -98,6 +112,49 @@ impl ModelSource {
 pub(super) fn is_settled_by_shapes(file: &[u8]) -> bool {
     count_nodes(file).is_some_and(|nodes| nodes <= QUICK_NODES)
         && ModelFile::read(file).is_ok_and(|file| file.is_settled_by_shapes())
+}
+
+/// Whether a file imports ONNX's operators for classical models: a look at its outermost fields.
+fn imports_classical_operators(path: &Path) -> Option<bool> {
+    const OPSET_IMPORT: u64 = 8;
+    const LENGTH_DELIMITED: u64 = 2;
+    // A version and a domain.
+    const LONGEST_IMPORT: u64 = 256;
+    let mut file = BufReader::new(File::open(path).ok()?);
+    loop {
+        let Some(key) = read_varint(&mut file) else {
+            return Some(false);
+        };
+        if key & 7 != LENGTH_DELIMITED {
+            // The others of a model are numbers.
+            read_varint(&mut file)?;
+            continue;
+        }
+        let length = read_varint(&mut file)?;
+        if key >> 3 == OPSET_IMPORT && length <= LONGEST_IMPORT {
+            let mut import = vec![0; usize::try_from(length).ok()?];
+            file.read_exact(&mut import).ok()?;
+            if import.windows(10).any(|part| part == b"ai.onnx.ml") {
+                return Some(true);
+            }
+        } else {
+            file.seek_relative(i64::try_from(length).ok()?).ok()?;
+        }
+    }
+}
+
+/// A number as protobuf writes it; `None` at the end of the file, and where there is none.
+fn read_varint(file: &mut impl Read) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let mut byte = [0];
+        file.read_exact(&mut byte).ok()?;
+        number |= u64::from(byte[0] & 0x7f) << shift;
+        if byte[0] < 0x80 {
+            return Some(number);
+        }
+    }
+    None
 }
 
 /// Which content a path led to.

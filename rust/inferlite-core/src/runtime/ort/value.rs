@@ -5,7 +5,6 @@ use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ort_sys::{ONNXType, OrtValue};
-use smallvec::SmallVec;
 
 use super::api::{Handle, call};
 use super::engine::OrtEngine;
@@ -369,21 +368,32 @@ fn copy_strings(runtime: &'static Runtime, value: &ValueHandle) -> Result<String
     };
     let count = element_count(&shape)?;
     let mut strings = Strings::with_shape(shape);
-    let mut buffer: SmallVec<[u8; 64]> = SmallVec::new();
-    for i in 0..count {
-        let mut length = 0;
-        call!(
-            api,
-            "`i` is an element",
-            GetStringTensorElementLength(value.as_ptr(), i, &raw mut length)
-        )?;
-        buffer.resize(length, 0);
-        if length > 0 {
-            call!(api, "`i` is an element, and the buffer has room for it", {
-                GetStringTensorElement(value.as_ptr(), length, i, buffer.as_mut_ptr().cast())
-            })?;
+    if count == 0 {
+        return Ok(strings);
+    }
+    let mut length = 0;
+    call!(api, "alive, and a tensor of strings", {
+        GetStringTensorDataLength(value.as_ptr(), &raw mut length)
+    })?;
+    // One more byte, since the runtime wants a place even for nothing.
+    let mut bytes = vec![0_u8; length + 1];
+    let mut starts = vec![0_usize; count];
+    call!(
+        api,
+        "the places are as long as they say, one for all bytes and one for the start of every string",
+        {
+            GetStringTensorContent(
+                value.as_ptr(),
+                bytes.as_mut_ptr().cast(),
+                length,
+                starts.as_mut_ptr(),
+                count,
+            )
         }
-        strings.push(&buffer);
+    )?;
+    let ends = starts.iter().skip(1).copied().chain([length]);
+    for (&start, end) in std::iter::zip(&starts, ends) {
+        strings.push(bytes.get(start..end).unwrap_or_default());
     }
     Ok(strings)
 }
