@@ -53,9 +53,10 @@ run options are read at every call, and setting `terminate` from another thread 
 from plain options what can be read.
 
 Settings of the process that each copy of the runtime has for itself, and that only `onnxruntime`'s functions set (the
-verbosity of its log, its own allocators and registered libraries, a seed that was set before `patch()`), do not reach
-sessions of the native part. `inferlite.__version__` is inferlite's, `get_version_string()` the runtime's, and
-`inferlite.backend` the name of the back end in use: onnxruntime's module of that name is `onnxruntime.backend`.
+verbosity and the callback of its log, its own pool of threads, allocators and registered libraries, a seed that was set
+before `patch()`), do not reach sessions of the native part. `inferlite.__version__` is inferlite's,
+`get_version_string()` the runtime's, and `inferlite.backend` the name of the back end in use: onnxruntime's module of
+that name is `onnxruntime.backend`.
 
 ## Where it ends otherwise
 

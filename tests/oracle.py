@@ -71,6 +71,18 @@ DIFFERENCES = (
         reason="every ONNX type has a type for arrays",
     ),
     Difference(
+        case="strings in an OrtValue",
+        onnxruntime="RuntimeError",
+        inferlite="taken, as are sequences and the types of ml_dtypes; BackendUnavailableError on the Python back end",
+        reason="a value should hold whatever a model takes",
+    ),
+    Difference(
+        case="strings and sequences in an IOBinding",
+        onnxruntime="RuntimeError",
+        inferlite="taken, as are the types of ml_dtypes; BackendUnavailableError on the Python back end",
+        reason="a binding should take whatever `run` takes",
+    ),
+    Difference(
         case="`IOBinding.copy_outputs_to_cpu` before a run",
         onnxruntime="crashes the interpreter (segmentation fault)",
         inferlite="RuntimeError that says what to call first",
@@ -160,6 +172,69 @@ DIFFERENCES = (
         onnxruntime="TypeError: there is no such argument",
         inferlite="writes these outputs into the arrays and returns them",
         reason="a loop need not make new arrays, whatever shapes a model declares",
+    ),
+    Difference(
+        case="a model as `bytearray`, `memoryview` or binary file",
+        onnxruntime="TypeError",
+        inferlite="copies its content, or reads it to its end",
+        reason="models come from archives, shared memory and databases too",
+    ),
+    Difference(
+        case="`release_model=True` of a session made from bytes",
+        onnxruntime="ignores it, and keeps the bytes as long as the session",
+        inferlite="gives them up; pickling, a child after `fork()` and `set_providers` then raise Fail, which names "
+        "the option",
+        reason="a process need not hold a large model twice",
+    ),
+    Difference(
+        case="`optimized_cache=` of a session",
+        onnxruntime="ignores it, and optimizes the graph in each process anew",
+        inferlite="keeps the optimized graph in that folder, of which the next session is made (native back end)",
+        reason="a service should start quickly",
+    ),
+    Difference(
+        case="a session that is pickled or copied",
+        onnxruntime="TypeError; `copy.copy` gives another name for the same session",
+        inferlite="a session of its own, made from the same path or bytes with the same options; Fail where the file "
+        "has changed, PicklingError or TypeError with options of the class `onnxruntime.SessionOptions`",
+        reason="multiprocessing sends objects by pickling them",
+    ),
+    Difference(
+        case="options that are pickled or copied",
+        onnxruntime="TypeError",
+        inferlite="options with the same settings (`inferlite.SessionOptions`)",
+        reason="as above",
+    ),
+    Difference(
+        case="`run_async` of a session with one thread",
+        onnxruntime="InvalidArgument",
+        inferlite="runs, and calls back",
+        reason="whether a call may wait has nothing to do with the threads that compute it",
+    ),
+    Difference(
+        case="`run_async` with a callback that cannot be called",
+        onnxruntime="takes None, runs, and prints `bad_function_call` to standard error",
+        inferlite="TypeError, as for any other object that cannot be called",
+        reason="the answer would be lost without a word to the caller",
+    ),
+    Difference(
+        case="`await session.arun(...)`",
+        onnxruntime="AttributeError: there is no such method",
+        inferlite="runs without holding up the event loop; a call that is cancelled, or times out, ends its run",
+        reason="callbacks of other threads do not go well with `async`",
+    ),
+    Difference(
+        case="what the runtime logs",
+        onnxruntime="is written to standard error, without the model's name",
+        inferlite="goes to the logger `inferlite.onnxruntime`, with the model's name (native back end)",
+        reason="standard error belongs to the program, and who reads a log asks which model it was",
+    ),
+    Difference(
+        case="one pool of threads for many sessions",
+        onnxruntime="after `set_global_thread_pool_sizes`, sessions with the usual options raise RuntimeError",
+        inferlite="after `set_global_thread_pool`, sessions that ask share the pool, and others are as they were; "
+        "BackendUnavailableError on the Python back end",
+        reason="one library's setting must not break another library's sessions",
     ),
     Difference(
         case="an input that does not fit, or a name that is unknown",

@@ -133,6 +133,12 @@ MODULE: Final[dict[str, Row]] = {
         ),
         delegated("sessions made from a package are onnxruntime's"),
     ),
+    "set_default_logger_callback": delegated(
+        "of the onnxruntime package alone; the native part logs to `inferlite.onnxruntime`"
+    ),
+    "set_global_thread_pool_sizes": delegated(
+        "of the onnxruntime package alone, whose sessions it breaks; better `inferlite.set_global_thread_pool`"
+    ),
     **dict.fromkeys(
         (
             "create_and_register_allocator",
@@ -348,12 +354,6 @@ CLASSES: Final[dict[str, dict[str, Row]]] = {
 
 NO_NAMES: Final = {"contextlib", "import_capi_exception", "onnxruntime_validation"}
 """What lies on the module `onnxruntime` because its `__init__` needs it."""
-
-AWAITED: Final = {
-    "set_default_logger_callback",
-    "set_global_thread_pool_sizes",
-}
-"""What is not there yet: a row above takes the place of each."""
 
 
 def rows() -> dict[str, Row]:

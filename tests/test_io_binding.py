@@ -15,8 +15,10 @@ import inferlite
 import oracle
 from cases import f32
 from conftest import BACKENDS
+from inferlite.exceptions import BackendUnavailableError
 
 native = pytest.mark.parametrize("backend", [name for name in BACKENDS if name == "native"], indirect=True)
+fallback = pytest.mark.parametrize("backend", [name for name in BACKENDS if name == "python"], indirect=True)
 pytestmark = pytest.mark.usefixtures("backend")
 
 # What the values of older releases lack, nothing can be compared with.
@@ -222,6 +224,7 @@ def test_an_output_that_is_an_input_follows_it() -> None:
     both("passthrough", steps)
 
 
+@oracle.proves("strings and sequences in an IOBinding")
 @native
 def test_everything_that_run_takes_is_bound() -> None:
     strings = inferlite.InferenceSession(make_models.build("strings"))
@@ -252,6 +255,22 @@ def test_everything_that_run_takes_is_bound() -> None:
     binding = bound(floats, [1.0, 2.0])
     floats.run_with_iobinding(binding)
     assert binding.copy_outputs_to_cpu()[0].tolist() == [1, 2]
+
+
+@fallback
+@pytest.mark.parametrize(
+    ("model", "value"),
+    [
+        (make_models.build("strings"), np.array(["a"], object)),
+        (make_models.build("sequence"), [f32(1)]),
+        (make_models.identity("bfloat16"), np.ones(1, ml_dtypes.bfloat16)),
+    ],
+    ids=["strings", "sequence", "bfloat16"],
+)
+def test_the_fallback_says_what_it_cannot_bind(model: bytes, value: Any) -> None:
+    session = inferlite.InferenceSession(model)
+    with pytest.raises(BackendUnavailableError):
+        session.io_binding().bind_cpu_input(session.get_inputs()[0].name, value)
 
 
 @native

@@ -80,6 +80,7 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.exists() else []
 
 
+@oracle.proves("`optimized_cache=` of a session")
 @pytest.mark.parametrize("is_path", [True, False], ids=["path", "bytes"])
 def test_the_second_session_is_made_of_what_the_first_has_kept(
     is_path: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]

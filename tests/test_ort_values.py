@@ -212,6 +212,7 @@ def test_what_is_read_only_stays_so() -> None:
         binding.bind_ortvalue_output("y", value)
 
 
+@oracle.proves("strings in an OrtValue")
 @native
 def test_strings_are_values() -> None:
     array = np.array(["a", "b\0c", "日本", ""], object)

@@ -18,6 +18,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, NoSuchFile
 
 import child
 import inferlite
+import oracle
 from cases import f32
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def _options() -> inferlite.SessionOptions:
     return options
 
 
+@oracle.proves("a session that is pickled or copied")
 @pytest.mark.parametrize("again", COPIES, ids=["pickle", "deepcopy", "copy"])
 @pytest.mark.parametrize("is_path", [True, False], ids=["path", "bytes"])
 def test_a_copy_is_the_same_session(again: Callable[[Any], Any], is_path: bool, tmp_path: Path) -> None:
@@ -202,6 +204,7 @@ def test_a_child_of_a_session_that_gave_its_model_up_is_told(child_environment: 
     child.run(code, child_environment)
 
 
+@oracle.proves("`release_model=True` of a session made from bytes")
 def test_released_bytes_are_gone(backend: str) -> None:
     content = bytes(bytearray(DOUBLE))
     import sys  # noqa: PLC0415 - counts references, which only this test does
@@ -215,6 +218,7 @@ def test_released_bytes_are_gone(backend: str) -> None:
     assert session.run(None, {"x": f32(1.0)})[0].tolist() == [2.0]
 
 
+@oracle.proves("a model as `bytearray`, `memoryview` or binary file")
 def test_buffers_and_binary_files_are_models_too(tmp_path: Path) -> None:
     path = tmp_path / "double.onnx"
     path.write_bytes(DOUBLE)
@@ -236,6 +240,7 @@ def test_options_of_onnxruntimes_own_class_are_not_guessed() -> None:
         pickle.dumps(session)
 
 
+@oracle.proves("options that are pickled or copied")
 def test_options_themselves_are_copied() -> None:
     for again in COPIES:
         options = again(_options())

@@ -42,6 +42,7 @@ def severity() -> Iterator[None]:
     inferlite.set_default_logger_severity(2)
 
 
+@oracle.proves("what the runtime logs")
 @pytest.mark.usefixtures("only_native")
 def test_messages_say_which_model_they_are_about(caplog: pytest.LogCaptureFixture) -> None:
     named = inferlite.SessionOptions()
@@ -270,6 +271,7 @@ POOL = """
 """
 
 
+@oracle.proves("one pool of threads for many sessions")
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts the threads of Linux")  # noqa: PTH112
 def test_sessions_that_ask_share_one_pool_and_others_have_their_own(
     only_native: None, child_environment: dict[str, str]

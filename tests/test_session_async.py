@@ -18,6 +18,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 
 import child
 import inferlite
+import oracle
 from cases import f32, ones
 from inferlite._fallback.threads import available_threads
 
@@ -49,6 +50,7 @@ async def _until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
+@oracle.proves("`await session.arun(...)`")
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("settings", [{}, {"cache": "1MB"}], ids=["plain", "cached"])
 def test_answers_are_those_of_run(threads: int, settings: dict[str, Any]) -> None:
@@ -238,6 +240,7 @@ def _heard(session: Any, *given: Any, options: Any = None) -> tuple[Any, ...]:
     return results, error
 
 
+@oracle.proves("`run_async` of a session with one thread")
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("settings", [{}, {"cache": "1MB"}], ids=["plain", "cached"])
 def test_a_callback_is_given_what_run_gives(threads: int, settings: dict[str, Any]) -> None:
@@ -270,6 +273,7 @@ def test_a_callback_is_told_of_a_run_that_was_ended() -> None:
     )
 
 
+@oracle.proves("`run_async` with a callback that cannot be called")
 def test_what_cannot_be_called_is_refused_at_once() -> None:
     session = _session()
     for callback in (None, 5):

@@ -190,7 +190,9 @@ _DELEGATED = frozenset(
         "preload_dlls",
         "print_debug_info",
         "register_execution_provider_library",
+        "set_default_logger_callback",
         "set_default_logger_verbosity",
+        "set_global_thread_pool_sizes",
         "unregister_execution_provider_library",
         "version",
     }

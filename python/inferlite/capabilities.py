@@ -72,8 +72,8 @@ CAPABILITIES: Final = {
     "strings_in_values": Capability(
         native=True,
         python=False,
-        reason="onnxruntime's Python interface makes an `OrtValue` of an array of numbers alone: pass the value to "
-        "`run`, or install the native part",
+        reason="onnxruntime's Python interface makes values of arrays of numbers alone, and binds no others: pass the "
+        "value to `run`, or install the native part",
     ),
     "complex_tensors": Capability(
         native=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import onnxruntime
@@ -15,6 +15,11 @@ from inferlite.capabilities import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_NO_NUMBERS: Final = (
+    "Only binding Tensors is currently supported",
+    "Only binding non-string Tensors is currently supported",
+)
 
 OrtValueVector = package.OrtValueVector
 copy_tensors = onnxruntime.copy_tensors
@@ -134,11 +139,16 @@ class IOBinding(onnxruntime.IOBinding):
         """Bind an input to an array.
 
         Raises:
-            BackendUnavailableError: The array is of a type of ml_dtypes.
+            BackendUnavailableError: The array is of a type of ml_dtypes, or the input no tensor of numbers.
         """
         if isinstance(arr_on_cpu, np.ndarray):
             arr_on_cpu = readable_array(arr_on_cpu)
-        super().bind_cpu_input(name, arr_on_cpu)
+        try:
+            super().bind_cpu_input(name, arr_on_cpu)
+        except RuntimeError as error:
+            if str(error) in _NO_NUMBERS:
+                refuse("strings_in_values", f"`IOBinding.bind_cpu_input` of `{name}`")
+            raise
         self._bound_names = {*self._bound(), name}
 
     def bind_input(self, name: str, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - onnxruntime's own
