@@ -356,6 +356,33 @@ def test_references_to_the_classes_can_be_pickled() -> None:
     assert [pickle.loads(reference) for reference in later] == list(ORIGINALS.values())  # noqa: S301
 
 
+def test_what_was_made_under_a_patch_can_be_pickled_and_is_inferlites_elsewhere(
+    tmp_path: Path, child_environment: dict[str, str]
+) -> None:
+    x = ones(2, 4)
+    with inferlite.patch():
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(make_models.build("double"), options)
+        data = pickle.dumps((session, options))
+        made = pickle.loads(data)  # noqa: S301 - made here
+        assert isinstance(made[0], onnxruntime.InferenceSession)
+        assert isinstance(made[1], onnxruntime.SessionOptions)
+    for again in (made, pickle.loads(data), pickle.loads(pickle.dumps((session, options))), copy.deepcopy(made)):  # noqa: S301
+        assert isinstance(again[0], inferlite.InferenceSession)
+        assert again[0].run(None, {"x": x})[0].tolist() == [[2.0] * 4] * 2
+        assert again[1].intra_op_num_threads == 1
+    path = tmp_path / "pickled"
+    path.write_bytes(data)
+    code = f"""
+        import pathlib, pickle
+        from cases import ones
+        session, _ = pickle.loads(pathlib.Path({str(path)!r}).read_bytes())
+        assert session.run(None, {{"x": ones(2, 4)}})[0].tolist() == [[2.0] * 4] * 2
+    """
+    child.run(code, child_environment)
+
+
 class _Loud(ModuleType):
     """A module that fails when anybody looks for an attribute."""
 

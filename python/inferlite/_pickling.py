@@ -36,6 +36,13 @@ class ModelAt:
         return cls(path, _digest(Path(path)))
 
 
+def kind_of(instance: object) -> type:
+    """The class to make again: inferlite's own for what was made under `patch`, which another process may not have."""
+    made = type(instance)
+    _, kind = vars(made).get("_stands_for", (None, made))
+    return kind  # type: ignore[no-any-return]
+
+
 def packed(model: str | bytes, *, is_unchanged: bool) -> ModelAt | bytes:
     """What is told of a model: its bytes, or its path with a digest.
 

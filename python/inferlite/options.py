@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import onnxruntime
 
 from inferlite._config_keys import KNOWN_CONFIG_KEYS
+from inferlite._pickling import kind_of
 from inferlite.capabilities import refuse
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class SessionOptions(onnxruntime.SessionOptions):
     def __reduce__(self) -> tuple[Any, ...]:
         """How `pickle` and `copy` make the options again."""
         assigned = {name: getattr(self, name) for name in sorted(self._assigned)}
-        return _options_again, (type(self), assigned, self._calls)
+        return _options_again, (kind_of(self), assigned, self._calls)
 
     def _copy(self) -> SessionOptions:
         """Options that are equal now and change on their own from here."""

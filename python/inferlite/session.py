@@ -288,7 +288,7 @@ class InferenceSession(ValueRuns):
         model, is_unchanged = self._source()
         recipe = {name: value for name, value in self.__dict__.items() if name in _RECIPE}
         source = _pickling.packed(model, is_unchanged=is_unchanged)
-        return _pickling.made, (_made, type(self), source, recipe), self.__getstate__()
+        return _pickling.made, (_made, _pickling.kind_of(self), source, recipe), self.__getstate__()
 
     def __getstate__(self) -> Any:  # noqa: ANN401 - as `object` has it
         """The attributes that a subclass or a user has added."""

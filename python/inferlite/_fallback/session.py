@@ -165,7 +165,7 @@ class InferenceSession(onnxruntime.InferenceSession):
             **self._extras,
         }
         source = _pickling.packed(model, is_unchanged=is_unchanged)
-        return _pickling.made, (_made, type(self), source, recipe), self.__getstate__()
+        return _pickling.made, (_made, _pickling.kind_of(self), source, recipe), self.__getstate__()
 
     def __getstate__(self) -> Any:  # noqa: ANN401 - as `object` has it
         """The attributes that a subclass or a user has added."""
