@@ -129,7 +129,7 @@ class ValueRuns(Twinned):
                 fetches.push_back(value.dlpack())
 
     def io_binding(self) -> IOBinding:
-        """Values to be bound to the inputs and outputs, one by one."""
+        """A new binding: inputs and outputs are bound to values one by one, and stay so from run to run."""
         from inferlite.io_binding import IOBinding  # noqa: PLC0415 - most sessions need none
 
         return IOBinding(self)

@@ -92,16 +92,17 @@ class InferenceSession(ValueRuns):
                 variable `INFERLITE_HOLD_GIL=0` turns it off as well.
             cache: Whether answers are kept and given again for equal inputs, as in `inferlite.load`; None for no cache.
             casting: Which arrays of numbers are cast to the dtype of their input, with numpy's meanings
-                (`numpy.can_cast`); `bind` casts none.
-            batching: Whether concurrent calls of `run` are combined to batches, as in `inferlite.load`, which find out
-                whether the rows of the model are independent; None and False for no. `run` then raises QueueFullError
-                where too many wait.
+                (`numpy.can_cast`): none, those whose values all stay, or those that stay of their kind; `bind` casts
+                none.
+            batching: Whether concurrent calls of `run` are combined to batches, as in `inferlite.load`: True, or an
+                `inferlite.Batching`; None and False for no. Trial runs find out whether the rows of the model are
+                independent. `run` then raises QueueFullError where too many wait.
             optimized_cache: A folder where optimized graphs are kept, which make the next session of the same model,
                 settings, runtime and processor in a part of the time. Whoever may write to it decides what sessions
                 compute. It grows with every model and setting, and what is in it may be deleted at any time. What
                 cannot be kept, or read, is no error.
-            release_model: Whether a session made from bytes gives them up. It cannot be pickled, used after a fork, or
-                given other providers then.
+            release_model: Whether a session made from bytes gives them up. It cannot be pickled, used in a child after
+                a fork, or given other providers then.
             **kwargs: onnxruntime's `enable_fallback` (default 1: when providers cannot be used, log a warning and take
                 the CPU), `disabled_optimizers` and `read_config_from_model`; others are ignored, as there.
 

@@ -138,9 +138,10 @@ class Model:
         """Run the model; calling the model does the same.
 
         Args:
-            inputs: A mapping of values by name, or the value itself for a model that has one input. Arrays must have
-                the input's dtype; lists, tuples, ranges and Python's own numbers and strings are converted where it
-                can hold them.
+            inputs: A mapping of values by name, or the value itself for a model that has one input. Arrays, and what
+                lends one (DLPack, Arrow, the buffer protocol), must have the input's dtype, unless `casting=` of
+                `load` lets them be cast; lists, tuples, ranges and Python's own numbers and strings are converted
+                where the dtype can hold them.
             outputs: The names of the outputs to compute, or one name; None for all.
             timeout: How many seconds the answer may take; None for as long as it takes. With one, the run is another
                 thread's, which copies the inputs.
@@ -150,7 +151,8 @@ class Model:
             **named: The inputs by name, instead of a mapping.
 
         Returns:
-            The output itself where one was computed, else a dict by name: new arrays, lists or dicts.
+            The output itself where one was computed, else a dict by name: new arrays, lists or dicts. The rows of a
+            `ZipMap` are a dict of one array for each key.
 
         Raises:
             InvalidInputError: An input is missing, unknown or does not fit, an output is unknown, or an array in `out`

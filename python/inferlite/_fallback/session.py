@@ -303,6 +303,7 @@ class InferenceSession(onnxruntime.InferenceSession):
             run_options: As for `run`.
 
         Raises:
+            TypeError: `callback` cannot be called.
             ValueError: An input is missing.
             QueueFullError: 10,000 calls wait for a thread already.
         """

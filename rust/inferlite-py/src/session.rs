@@ -354,8 +354,9 @@ impl PySession {
     ///
     /// Args:
     ///     output_names: names of the outputs wanted, in that order; `None` or empty for all of them.
-    ///     input_feed: a dictionary of input name to value: an array of the declared dtype and shape, a list for a
-    ///         sequence, a dictionary for a map.
+    ///     input_feed: a dictionary of input name to value: an array of the declared dtype and shape, or what lends one
+    ///         by DLPack, Arrow, `__array_interface__` or the buffer protocol; a list for a sequence, a dictionary for a
+    ///         map.
     ///     run_options: see `RunOptions`; `None` for the defaults.
     ///     out: arrays to write outputs into, by name: writable, C-contiguous, of the output's dtype and shape, and none
     ///         that shares memory with another of the call. They are returned themselves, and left as they are where
@@ -426,6 +427,7 @@ impl PySession {
     ///     run_options: as for `run`.
     ///
     /// Raises:
+    ///     TypeError: `callback` cannot be called.
     ///     ValueError: a required input is missing.
     ///     QueueFullError: 10,000 calls wait for a thread already.
     #[pyo3(signature = (output_names, input_feed, callback, user_data, run_options = None))]
