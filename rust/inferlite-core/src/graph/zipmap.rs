@@ -95,6 +95,60 @@ struct Labels {
     ints: Vec<i64>,
     #[prost(bytes = "vec", repeated, tag = "9")]
     strings: Vec<Vec<u8>>,
+    #[prost(int32, tag = "20")]
+    r#type: i32,
+}
+
+const INTS: i32 = 7;
+const STRINGS: i32 = 8;
+
+/// The declaration of an output that is a sequence of maps, as far as it says of what.
+#[derive(Clone, PartialEq, Message)]
+struct Declared {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "2")]
+    r#type: Option<DeclaredType>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DeclaredType {
+    #[prost(message, optional, tag = "1")]
+    tensor: Option<TensorType>,
+    #[prost(message, optional, boxed, tag = "4")]
+    sequence: Option<Box<SequenceOf>>,
+    #[prost(message, optional, boxed, tag = "5")]
+    map: Option<Box<MapOf>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SequenceOf {
+    #[prost(message, optional, boxed, tag = "1")]
+    element: Option<Box<DeclaredType>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct MapOf {
+    #[prost(int32, tag = "1")]
+    key: i32,
+    #[prost(message, optional, boxed, tag = "2")]
+    value: Option<Box<DeclaredType>>,
+}
+
+impl Declared {
+    /// The types of the maps' keys and values; `None` where something else is declared, or nothing.
+    fn maps(&self) -> Option<(i32, i32)> {
+        let map = self
+            .r#type
+            .as_ref()?
+            .sequence
+            .as_ref()?
+            .element
+            .as_ref()?
+            .map
+            .as_ref()?;
+        Some((map.key, map.value.as_ref()?.tensor.as_ref()?.elem_type))
+    }
 }
 
 /// The file with its `ZipMap` nodes exchanged; `None` where there is none whose output leaves the graph and nothing else
@@ -125,7 +179,29 @@ pub fn unzip(file: &[u8]) -> Option<Unzipped> {
             _ => None,
         })
     })?;
-    if graphs != 1 || maps.is_empty() {
+    let are_declared = || {
+        let mut declared = Vec::new();
+        each_message(&file, &mut |field, graph| {
+            if field != GRAPH {
+                return Some(());
+            }
+            each_message(graph, &mut |field, output| {
+                if field == OUTPUT {
+                    declared.push(Declared::decode(output).ok()?);
+                }
+                Some(())
+            })
+        })?;
+        // The runtime refuses a file in which this does not fit.
+        let is_declared = |(name, map): &(String, Arc<ZipMap>)| {
+            let types = Some((map.key_type() as i32, Dtype::Float32 as i32));
+            declared
+                .iter()
+                .any(|output| output.name == *name && output.maps() == types)
+        };
+        Some(maps.iter().all(is_declared))
+    };
+    if graphs != 1 || maps.is_empty() || are_declared() != Some(true) {
         return None;
     }
     let file = rewritten(&file, &mut |field, content| {
@@ -192,9 +268,14 @@ fn is_used(graph: &Graph, name: &str) -> bool {
 
 /// Keys in the order of the runtime's maps, the column of each, and how many labels there are.
 fn keys_of(node: &Labelled) -> Option<(MapKeys, Vec<usize>, usize)> {
-    let labels = |name: &str| node.attribute.iter().find(|attribute| attribute.name == name);
-    let texts = labels("classlabels_strings").map_or(&[][..], |labels| &labels.strings);
-    let numbers = labels("classlabels_int64s").map_or(&[][..], |labels| &labels.ints);
+    let (mut texts, mut numbers) = (&[][..], &[][..]);
+    for labels in &node.attribute {
+        match (labels.name.as_str(), labels.r#type) {
+            ("classlabels_strings", STRINGS) if texts.is_empty() => texts = &labels.strings,
+            ("classlabels_int64s", INTS) if numbers.is_empty() => numbers = &labels.ints,
+            _ => return None,
+        }
+    }
     match (texts, numbers) {
         ([], [_, ..]) => {
             let columns = in_order(numbers);
@@ -272,10 +353,34 @@ mod tests {
 
     /// A file whose last node is a `ZipMap` with these labels; `uses` are further nodes.
     fn file(labels: &[i64], uses: Vec<Node>) -> Vec<u8> {
+        file_with_keys(Dtype::Int64, labels, uses)
+    }
+
+    /// The output, with keys of this type.
+    fn declared(key: Dtype) -> Declared {
+        let of = |tensor, sequence, map| DeclaredType { tensor, sequence, map };
+        let float = TensorType {
+            elem_type: Dtype::Float32 as i32,
+        };
+        let map = MapOf {
+            key: key as i32,
+            value: Some(Box::new(of(Some(float), None, None))),
+        };
+        let sequence = SequenceOf {
+            element: Some(Box::new(of(None, None, Some(Box::new(map))))),
+        };
+        Declared {
+            name: "z".into(),
+            r#type: Some(of(None, Some(Box::new(sequence)), None)),
+        }
+    }
+
+    fn file_with_keys(key: Dtype, labels: &[i64], uses: Vec<Node>) -> Vec<u8> {
         let labels = Labels {
             name: "classlabels_int64s".into(),
             ints: labels.into(),
             strings: Vec::new(),
+            r#type: INTS,
         };
         let zipmap = Node {
             input: vec!["scores".into()],
@@ -303,7 +408,7 @@ mod tests {
         }
         // A field that no decoder here knows stays as it is.
         write(99, b"unknown");
-        write(OUTPUT, &tensor_named("z").encode_to_vec());
+        write(OUTPUT, &declared(key).encode_to_vec());
         let mut file = Vec::new();
         for (field, content) in [(GRAPH, graph.as_slice()), (OPSET_IMPORT, b"\x0a\x0aai.onnx.ml")] {
             encode_key(field, WireType::LengthDelimited, &mut file);
@@ -336,6 +441,14 @@ mod tests {
         assert_eq!(graph.node[0].operator(), "Identity");
         assert_eq!(graph.node[1], user("scores"));
         assert!(contains(&content, b"unknown"));
+    }
+
+    #[test]
+    fn one_that_is_declared_to_give_something_else_stays() {
+        assert!(unzip(&file_with_keys(Dtype::Int64, &[1, 2], Vec::new())).is_some());
+        for key in [Dtype::String, Dtype::Float32] {
+            assert!(unzip(&file_with_keys(key, &[1, 2], Vec::new())).is_none());
+        }
     }
 
     #[test]
