@@ -197,14 +197,13 @@ def test_info_says_what_batches_do() -> None:
 
 
 def test_info_says_why_a_model_has_no_batches() -> None:
-    facts = json.loads(succeed("info", model("zipmap"), "--batching", "--json"))["batching"]
+    facts = json.loads(succeed("info", model("sequence_make"), "--batching", "--json"))["batching"]
     assert facts["pays"] is None
     if inferlite.backend == "native":
         assert facts["refusal"] == (
-            "model `zipmap` cannot be batched: "
-            "output `probabilities` of type seq(map(int64,tensor(float))) cannot be split into rows"
+            "model `sequence_make` cannot be batched: output `s` of type seq(tensor(float)) cannot be split into rows"
         )
-    assert f"\nbatching: refused: {facts['refusal']}\n" in succeed("info", model("zipmap"), "--batching")
+    assert f"\nbatching: refused: {facts['refusal']}\n" in succeed("info", model("sequence_make"), "--batching")
 
 
 def test_info_counts_the_nodes_of_bodies() -> None:
