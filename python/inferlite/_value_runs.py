@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from inferlite.twin import Twinned
@@ -65,19 +66,25 @@ class ValueRuns(Twinned):
             ValueError: The binding belongs to another session.
             RuntimeError: Something is not bound, does not fit, or fails.
         """
+        if getattr(iobinding, "_session", None) is not self:
+            self._run_foreign(iobinding, run_options)
+            return
+        iobinding._iobinding.run(self, run_options)  # noqa: SLF001 - of this package
+
+    def _run_foreign(self, iobinding: Any, run_options: onnxruntime.RunOptions | None) -> None:  # noqa: ANN401 - as above
+        """Run a binding of onnxruntime's own that was made of `_sess`."""
         from inferlite.io_binding import IOBinding  # noqa: PLC0415 - most sessions need none
 
         twin = self._twin
         is_foreign = not isinstance(iobinding, IOBinding) and hasattr(iobinding, "_iobinding")
         # Older releases do not note the session.
         if twin is not None and is_foreign and getattr(iobinding, "_session", twin._sess) is twin._sess:  # noqa: SLF001
-            # One of onnxruntime's own, which was made of `_sess`.
             twin.run_with_iobinding(iobinding, run_options)
             return
-        if iobinding._session is not self:  # noqa: SLF001 - what onnxruntime looks at
-            message = "IOBinding must be used with the session that created it."
-            raise ValueError(message)
-        iobinding._iobinding.run(self, run_options)  # noqa: SLF001 - of this package
+        # An AttributeError for what is no binding.
+        iobinding._session  # noqa: B018, SLF001 - what onnxruntime looks at
+        message = "IOBinding must be used with the session that created it."
+        raise ValueError(message)
 
     def run_with_ortvaluevector(
         self,
@@ -160,16 +167,23 @@ class ValueRuns(Twinned):
             raise RuntimeError(message)
         return OrtValue(made(shape, element_type), session=self)  # type: ignore[arg-type] # as above
 
+    @cached_property
+    def _required(self) -> list[str]:
+        return [name for name, kind, _ in self._inputs() if not kind.startswith("optional")]
+
+    @cached_property
+    def _all_outputs(self) -> list[str]:
+        return [name for name, _, _ in self._outputs()]
+
     def _refuse_missing(self, given: Sequence[str]) -> None:
-        required = [name for name, kind, _ in self._inputs() if not kind.startswith("optional")]
-        missing = [name for name in required if name not in given]
+        missing = [name for name in self._required if name not in given]
         if missing:
             message = f"Required inputs ({missing}) are missing from input feed ({list(given)})."
             raise ValueError(message)
 
     def _wanted(self, names: Any, function: str) -> list[str]:  # noqa: ANN401 - not checked yet
         if not names:
-            return [name for name, _, _ in self._outputs()]
+            return self._all_outputs
         if isinstance(names, str) or not all(isinstance(name, str) for name in names):
             from inferlite.values import incompatible  # noqa: PLC0415 - most sessions need none of it
 

@@ -520,6 +520,7 @@ _RECIPE: Final = frozenset(
 # What it finds out by itself.
 _DERIVED: Final = frozenset(
     {
+        "_all_outputs",
         "_inputs_meta",
         "_model_bytes",
         "_model_meta",
@@ -527,6 +528,7 @@ _DERIVED: Final = frozenset(
         "_outputs_meta",
         "_overridable_initializers",
         "_releases_model",
+        "_required",
         "_twin",
     }
 )

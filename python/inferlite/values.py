@@ -112,10 +112,12 @@ class OrtValue:
         Raises:
             ValueError: `ortvalue` is none.
         """
-        if not isinstance(ortvalue, _core.OrtValue) and not is_foreign(ortvalue):
-            message = f"`Provided ortvalue` needs to be of type `{_ONNXRUNTIME}.OrtValue`"
-            raise ValueError(message)
-        self._value = native(ortvalue)
+        if not isinstance(ortvalue, _core.OrtValue):
+            if not is_foreign(ortvalue):
+                message = f"`Provided ortvalue` needs to be of type `{_ONNXRUNTIME}.OrtValue`"
+                raise ValueError(message)
+            ortvalue = native(ortvalue)
+        self._value: _core.OrtValue = ortvalue
         self._numpy_obj = numpy_obj
         self._session = session
 

@@ -3,8 +3,6 @@
 use std::ffi::CString;
 use std::sync::Arc;
 
-use inferlite_core::pace::Workload;
-use inferlite_core::runtime::Signature;
 use inferlite_core::runtime::ort::{HeldRun, HeldValue, OrtEngine, RunOptions};
 use inferlite_core::{Error, ErrorKind, Model};
 use pyo3::exceptions::PyRuntimeError;
@@ -16,7 +14,6 @@ use crate::ortvalue::{PyOrtValue, held, refuse_as_output, values_of};
 use crate::run_options::Given;
 use crate::session::Opened;
 use crate::turn::{Guard, Turn};
-use crate::value::{Handing, value_object};
 use crate::{logging, run_options};
 
 /// A name as the runtime wants it: up to a NUL, as C reads it.
@@ -52,28 +49,24 @@ pub(crate) fn run_values(
             return Err(Error::new(ErrorKind::InvalidArgument, message).into());
         }
     }
-    let mut outputs = outputs.into_iter();
-    let mut run = HeldRun {
-        names: names.iter().map(|name| c_name(name)).collect(),
-        inputs: values.into_iter().collect(),
-        output_names: output_names.iter().map(|name| c_name(name)).collect(),
-        outputs: output_names
-            .iter()
-            .map(|_| outputs.next().flatten().map(|output| output.0))
-            .collect(),
-    };
-    for (name, output) in std::iter::zip(output_names, &run.outputs) {
-        if let Some(output) = output {
+    let mut given = outputs.into_iter();
+    let mut outputs = Vec::with_capacity(output_names.len());
+    for name in output_names {
+        let output = given.next().flatten().map(|output| output.0);
+        if let Some(output) = &output {
             refuse_as_output(name, output)?;
         }
+        outputs.push((c_name(name), output));
     }
+    let inputs = std::iter::zip(names.iter().map(|name| c_name(name)), values);
+    let mut run = HeldRun::new(inputs, outputs.into_iter());
+    run.prepare(signature)?;
     let engine = &opened.engine;
-    let workload = workload_of(signature, &run);
-    boundary::launch(py, &opened.model, opened.may_hold_gil, workload, || {
+    boundary::launch(py, &opened.model, opened.may_hold_gil, run.workload(), || {
         engine.run_held(&mut run, options.as_deref())
     })?;
     logging::forward(py)?;
-    Ok(run.outputs.into_iter().flatten().map(PyOrtValue).collect())
+    Ok(run.into_outputs().map(PyOrtValue).collect())
 }
 
 /// Options that the runtime can be given.
@@ -91,17 +84,6 @@ fn native_options(
         )
         .into()),
     }
-}
-
-/// The shapes of what is fed; `None` where a value is no plain tensor, or has no input.
-fn workload_of(signature: &Signature, run: &HeldRun) -> Option<Workload> {
-    let views: Vec<_> = std::iter::zip(&run.names, &run.inputs)
-        .map(|(name, input)| Some((signature.input(name.to_str().ok()?)?, input.tensor()?)))
-        .collect();
-    let shapes = views
-        .iter()
-        .map(|view| view.as_ref().map(|(index, view)| (*index, view.shape())));
-    Workload::of(shapes)
 }
 
 /// Inputs and outputs that are bound to a session, one by one.
@@ -130,14 +112,7 @@ impl PyIoBinding {
     }
 
     fn set_input(&self, name: &str, value: Arc<HeldValue>) -> PyResult<()> {
-        let name = c_name(name);
-        let mut bound = self.enter()?;
-        if let Some(position) = bound.names.iter().position(|other| *other == name) {
-            bound.inputs[position] = value;
-        } else {
-            bound.names.push(name);
-            bound.inputs.push(value);
-        }
+        self.enter()?.bind_input(c_name(name), value);
         Ok(())
     }
 
@@ -145,39 +120,44 @@ impl PyIoBinding {
         if let Some(value) = &value {
             refuse_as_output(name, value)?;
         }
-        let name = c_name(name);
-        let mut bound = self.enter()?;
-        if let Some(position) = bound.output_names.iter().position(|other| *other == name) {
-            bound.outputs[position] = value;
-        } else {
-            bound.output_names.push(name);
-            bound.outputs.push(value);
-        }
+        self.enter()?.bind_output(c_name(name), value);
         Ok(())
     }
 
-    fn run_bound(&self, py: Python<'_>, bound: &mut HeldRun, options: Option<&RunOptions>) -> Result<(), PyCoreError> {
+    /// Refuses to run what lacks something, or asks for what there is not.
+    fn refuse_unready(&self, bound: &HeldRun) -> PyResult<()> {
         let signature = self.model.signature();
-        if bound.output_names.is_empty() {
-            return Err(in_execution("At least one output should be requested.").into());
+        if bound.output_names().is_empty() {
+            return Err(in_execution("At least one output should be requested."));
         }
-        let is_bound = |wanted: &str| bound.names.iter().any(|name| name.as_bytes() == wanted.as_bytes());
+        let is_bound = |wanted: &str| bound.names().iter().any(|name| name.as_bytes() == wanted.as_bytes());
         let mut inputs = signature.proper_inputs().iter();
         if let Some(input) = inputs.find(|input| !input.is_optional() && !is_bound(&input.name)) {
             return Err(in_execution(&format!(
                 "input `{}` is not bound: call `bind_input` or the like",
                 input.name
-            ))
-            .into());
+            )));
         }
-        let mut names = bound.output_names.iter();
+        let mut names = bound.output_names().iter();
         let is_unknown = |name: &&CString| name.to_str().map_or(true, |name| signature.output(name).is_none());
         if let Some(name) = names.find(is_unknown) {
-            return Err(in_execution(&format!("Invalid output name: {}", name.to_string_lossy())).into());
+            return Err(in_execution(&format!(
+                "Invalid output name: {}",
+                name.to_string_lossy()
+            )));
         }
-        let workload = workload_of(signature, bound);
+        Ok(())
+    }
+
+    fn run_bound(&self, py: Python<'_>, bound: &mut HeldRun, options: Option<&RunOptions>) -> Result<(), PyCoreError> {
+        if !bound.is_prepared() {
+            self.refuse_unready(bound)?;
+            bound
+                .prepare(self.model.signature())
+                .map_err(|error| in_execution(error.message()))?;
+        }
         let engine = &self.engine;
-        boundary::launch(py, &self.model, self.may_hold_gil, workload, || {
+        boundary::launch(py, &self.model, self.may_hold_gil, bound.workload(), || {
             engine.run_held(bound, options)
         })
         .map_err(|error| match error {
@@ -223,16 +203,12 @@ impl PyIoBinding {
     }
 
     fn clear_inputs(&self) -> PyResult<()> {
-        let mut bound = self.enter()?;
-        bound.names.clear();
-        bound.inputs.clear();
+        self.enter()?.clear_inputs();
         Ok(())
     }
 
     fn clear_outputs(&self) -> PyResult<()> {
-        let mut bound = self.enter()?;
-        bound.output_names.clear();
-        bound.outputs.clear();
+        self.enter()?.clear_outputs();
         Ok(())
     }
 
@@ -242,7 +218,7 @@ impl PyIoBinding {
     ///     RuntimeError: one has none yet.
     fn outputs(&self) -> PyResult<Vec<PyOrtValue>> {
         let bound = self.enter()?;
-        std::iter::zip(&bound.output_names, &bound.outputs)
+        std::iter::zip(bound.output_names(), bound.outputs())
             .map(|(name, output)| match output {
                 Some(output) => Ok(PyOrtValue(output.clone())),
                 None => Err(runtime_error(format!(
@@ -258,7 +234,7 @@ impl PyIoBinding {
         let outputs = self.outputs()?;
         let copies = outputs
             .iter()
-            .map(|output| Ok(value_object(py, output.0.to_value()?, Handing::Private)?))
+            .map(|output| output.copy(py))
             .collect::<Result<Vec<_>, PyCoreError>>()?;
         Ok(PyList::new(py, copies)?)
     }

@@ -11,7 +11,7 @@ use pyo3::exceptions::{PyBufferError, PyMemoryError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use crate::array::{Array, Pins, shared_array_of};
+use crate::array::{Array, Pins, copied_array, shared_array_of};
 use crate::boundary::{PyCoreError, runtime_error};
 use crate::dlpack;
 use crate::exchange::Casting;
@@ -28,7 +28,15 @@ impl PyOrtValue {
         Self(Arc::new(value))
     }
 
-    fn tensor(&self, otherwise: &str) -> PyResult<TensorView> {
+    /// What `run` gives for such a value, in memory of its own.
+    pub(crate) fn copy<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyAny>, PyCoreError> {
+        Ok(match self.0.tensor() {
+            Some(view) => copied_array(py, view)?,
+            None => value_object(py, self.0.to_value()?, Handing::Private)?,
+        })
+    }
+
+    fn tensor(&self, otherwise: &str) -> PyResult<&TensorView> {
         self.0.tensor().ok_or_else(|| runtime_error(otherwise))
     }
 
@@ -197,14 +205,14 @@ impl PyOrtValue {
 
     /// What `run` gives for such a value: an array, a list, a dictionary or None.
     fn value<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyAny>, PyCoreError> {
-        Ok(value_object(py, self.0.to_value()?, Handing::Private)?)
+        self.copy(py)
     }
 
     /// An array over the memory of a tensor; strings and elements that share bytes are copied.
     fn numpy<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyAny>, PyCoreError> {
         if let Some(view) = self.0.tensor() {
             // SAFETY: the owner keeps the memory of the view, which is the value's.
-            return Ok(unsafe { shared_array_of(py, &view, self.owner(), self.0.is_read_only()) }?);
+            return Ok(unsafe { shared_array_of(py, view, self.owner(), self.0.is_read_only()) }?);
         }
         if !self.0.is_tensor() {
             return Err(runtime_error("Only OrtValues that are Tensors are convertible to Numpy objects").into());
@@ -300,7 +308,7 @@ impl PyOrtValue {
             if own.elements() != from.elements() {
                 return Err(runtime_error("The source and destination OrtValues must have the same size").into());
             }
-            return Ok(self.0.overwrite(&from)?);
+            return Ok(self.0.overwrite(from)?);
         }
         let converted = feed::convert("data", None, data.clone(), Casting::No)?;
         let Some(own) = self.0.tensor() else {
@@ -346,7 +354,7 @@ impl PyOrtValue {
             .into());
         };
         if copy == Some(true) {
-            let copy = Tensor::copied(&view);
+            let copy = Tensor::copied(view);
             // SAFETY: the owner goes along.
             let view = unsafe { copy.view().duplicate() };
             // SAFETY: as above.
@@ -354,7 +362,7 @@ impl PyOrtValue {
         }
         let is_read_only = self.0.is_read_only();
         // SAFETY: the owner keeps the memory of the view, which is the value's.
-        Ok(unsafe { dlpack::export(py, &view, self.owner(), is_read_only, false, max_version) }?)
+        Ok(unsafe { dlpack::export(py, view, self.owner(), is_read_only, false, max_version) }?)
     }
 
     fn dlpack_device(&self) -> PyResult<(i32, i32)> {

@@ -1,25 +1,20 @@
 #![expect(unsafe_code, reason = "the C interface of ONNX Runtime")]
 //! Values that live between runs: what `OrtValue` of onnxruntime is.
 
-use std::ffi::{CString, c_void};
+use std::ffi::c_void;
 use std::mem::ManuallyDrop;
-use std::ptr::NonNull;
-use std::sync::Arc;
 
 use ort_sys::{OrtAllocator, OrtMemoryInfo, OrtTensorTypeAndShapeInfo, OrtValue};
-use smallvec::SmallVec;
 
 use super::api::{Handle, call};
-use super::engine::OrtEngine;
 use super::library::{Runtime, runtime};
-use super::run_options::RunOptions;
 use super::type_info::value_type;
 use super::value::{
     Kind, ValueHandle, children, compose, copy_out, is_given, kind_of, onnx_type, peek, string_tensor, to_runtime,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
-use crate::runtime::{Engine, ValueType};
+use crate::runtime::ValueType;
 use crate::tensor::{Dtype, Owner, Shape, TensorView, Value, element_count};
 
 /// A value of the runtime, which several may look at and run at once.
@@ -30,13 +25,17 @@ pub struct HeldValue {
     runtime: &'static Runtime,
     handle: ManuallyDrop<ValueHandle>,
     made_in: u64,
+    /// A tensor of fixed-size elements, which keeps its place and shape for life; `None` for anything else.
+    tensor: Option<TensorView>,
     /// Whether the memory must not be written to.
     is_read_only: bool,
 }
 
 impl HeldValue {
     pub(super) fn new(runtime: &'static Runtime, handle: ValueHandle) -> Self {
+        let is_sparse = is_sparse(runtime, handle.as_ptr());
         Self {
+            tensor: (!is_sparse).then(|| peek(runtime, handle.as_ptr())).flatten(),
             runtime,
             handle: ManuallyDrop::new(handle),
             made_in: fork::generation(),
@@ -100,37 +99,29 @@ impl HeldValue {
         self.is_read_only
     }
 
-    /// A tensor of fixed-size elements; valid while this value lives. `None` for anything else.
+    /// A tensor of fixed-size elements; `None` for anything else.
+    #[inline]
     #[must_use]
-    pub fn tensor(&self) -> Option<TensorView> {
-        if self.is_sparse() {
-            return None;
-        }
-        peek(self.runtime, self.as_ptr())
+    pub fn tensor(&self) -> Option<&TensorView> {
+        self.tensor.as_ref()
     }
 
     /// Whether there is a value: an optional may hold nothing.
     #[must_use]
     pub fn has_value(&self) -> bool {
-        is_given(self.runtime, self.as_ptr()).unwrap_or(false)
+        self.tensor.is_some() || is_given(self.runtime, self.as_ptr()).unwrap_or(false)
     }
 
     /// Whether this is a tensor, of strings included.
     #[must_use]
     pub fn is_tensor(&self) -> bool {
-        matches!(self.kind(), Ok(Kind::Tensor))
+        self.tensor.is_some() || matches!(self.kind(), Ok(Kind::Tensor))
     }
 
     /// Whether this is a sparse tensor.
     #[must_use]
     pub fn is_sparse(&self) -> bool {
-        let mut answer = 0;
-        let asked = call!(
-            self.runtime.api,
-            "alive",
-            IsSparseTensor(self.as_ptr(), &raw mut answer)
-        );
-        asked.is_ok() && answer != 0
+        self.tensor.is_none() && is_sparse(self.runtime, self.as_ptr())
     }
 
     /// Whether this is a sequence.
@@ -255,6 +246,12 @@ impl HeldValue {
     }
 }
 
+fn is_sparse(runtime: &'static Runtime, value: *mut OrtValue) -> bool {
+    let mut answer = 0;
+    let asked = call!(runtime.api, "alive", IsSparseTensor(value, &raw mut answer));
+    asked.is_ok() && answer != 0
+}
+
 impl Drop for HeldValue {
     fn drop(&mut self) {
         // What the parent's runtime made stays in a child: another thread may have held its allocator at the fork.
@@ -338,86 +335,5 @@ fn keep(runtime: &'static Runtime, value: Value) -> Result<ValueHandle> {
         Value::Strings(strings) => string_tensor(runtime, &strings),
         // Maps are copied, and an empty sequence has nothing to keep.
         other => to_runtime(runtime, &other),
-    }
-}
-
-/// What one run over values names and feeds, and where its outputs go.
-#[derive(Debug, Default)]
-pub struct HeldRun {
-    /// Names of the inputs.
-    pub names: SmallVec<[CString; 4]>,
-    /// Their values.
-    pub inputs: SmallVec<[Arc<HeldValue>; 4]>,
-    /// Names of the outputs.
-    pub output_names: SmallVec<[CString; 4]>,
-    /// Values for the outputs to be written into, or what the run has made.
-    pub outputs: SmallVec<[Option<Arc<HeldValue>>; 4]>,
-}
-
-impl OrtEngine {
-    /// Runs values as they are: nothing is copied, and an output may share its memory with an input.
-    ///
-    /// Outputs that have a tensor of numbers are written into it, also while others look at it. Everything else is made
-    /// anew: whoever reads strings while they are written reads memory that is gone. An output that is an input of the
-    /// model is that input.
-    pub fn run_held(self: &Arc<Self>, run: &mut HeldRun, options: Option<&RunOptions>) -> Result<()> {
-        if let Some(whole) = self.whole()? {
-            return whole.run_held(run, options);
-        }
-        let runtime = self.runtime();
-        let signature = self.signature();
-        let mut names: SmallVec<[_; 4]> = SmallVec::new();
-        let mut inputs: SmallVec<[_; 4]> = SmallVec::new();
-        for (name, input) in std::iter::zip(&run.names, &run.inputs) {
-            if input.has_value() {
-                names.push(name.as_ptr());
-                inputs.push(input.as_ptr().cast_const());
-                continue;
-            }
-            // The runtime crashes on such a value; an optional input that is left out means the same.
-            let declared = name.to_str().ok().and_then(|name| signature.input(name));
-            if declared.is_none_or(|index| !signature.inputs[index].is_optional()) {
-                return Err(Error::new(
-                    ErrorKind::InvalidArgument,
-                    format!("input `{}` is an optional that holds nothing", name.to_string_lossy()),
-                ));
-            }
-        }
-        let output_names: SmallVec<[_; 4]> = run.output_names.iter().map(|name| name.as_ptr()).collect();
-        for (name, output) in std::iter::zip(&run.output_names, &mut run.outputs) {
-            // The runtime would leave the old value in place.
-            let is_input = name.to_str().is_ok_and(|name| signature.input(name).is_some());
-            if is_input || output.as_ref().is_some_and(|output| output.tensor().is_none()) {
-                *output = None;
-            }
-        }
-        if run.outputs.iter().flatten().any(|output| output.is_read_only()) {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                "an output cannot be written into read-only memory",
-            ));
-        }
-        let mut places: SmallVec<[*mut OrtValue; 4]> = run
-            .outputs
-            .iter()
-            .map(|output| output.as_ref().map_or(std::ptr::null_mut(), |output| output.as_ptr()))
-            .collect();
-        let ended = self.run_into(&names, &inputs, &output_names, options, &mut places);
-        for (place, output) in std::iter::zip(places, &mut run.outputs) {
-            if output.is_none()
-                && let Some(value) = NonNull::new(place)
-            {
-                let handle = Handle::from_raw(runtime.api.ReleaseValue, value);
-                *output = Some(Arc::new(HeldValue::new(runtime, handle)));
-            }
-        }
-        ended?;
-        if run.outputs.iter().any(Option::is_none) {
-            return Err(Error::new(
-                ErrorKind::Fail,
-                "the runtime has made no value for an output",
-            ));
-        }
-        Ok(())
     }
 }
