@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from benches import asynchronous, batching, bind, cache, creation, imports, making, run, tail, threads, zipmap
+from benches import (
+    asynchronous,
+    batching,
+    bind,
+    cache,
+    creation,
+    imports,
+    making,
+    run,
+    tail,
+    threads,
+    values,
+    zipmap,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +29,7 @@ CASES: Final = (
     *run.CASES,
     *zipmap.CASES,
     *bind.CASES,
+    *values.CASES,
     *threads.CASES,
     *creation.CASES,
     *making.CASES,

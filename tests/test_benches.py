@@ -181,8 +181,8 @@ def test_an_unknown_name_lists_the_questions() -> None:
         questions.only(pairs, ["walk"])
     assert str(caught.value) == (
         "nothing is called ['walk']; the questions are "
-        "['run', 'zipmap', 'bind', 'threads', 'creation', 'making', 'imports', 'tail', 'cache', 'batching', "
-        "'asynchronous']"
+        "['run', 'zipmap', 'bind', 'values', 'threads', 'creation', 'making', 'imports', 'tail', 'cache', "
+        "'batching', 'asynchronous']"
     )
 
 
