@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from benches.harness import Case, Effort, NotMeasurableError, alternate
+from benches.subject import PROVIDERS, peer_session
 from inferlite._measure import Comparison, paired_rounds
 
 if TYPE_CHECKING:
@@ -48,18 +49,60 @@ def path_of(name: str) -> str:
     return str(path)
 
 
+def measure_second(name: str, subject: Subject, effort: Effort) -> Comparison:
+    """Time sessions of a kept graph against those that keep it: each of them finds a folder of its own empty."""
+    path, make = path_of(name), keeping(subject)
+    rounds = effort.rounds(ROUNDS)
+    with tempfile.TemporaryDirectory() as root:
+        folders = [Path(root, str(number)) for number in range(rounds + 1)]
+        make(path, folders[-1])
+        fresh = iter(folders)
+        return alternate(
+            lambda: seconds_of(partial(make, path, folders[-1])),
+            lambda: seconds_of(partial(make, path, next(fresh))),
+            rounds=rounds,
+        )
+
+
 def measure_kept(name: str, subject: Subject, effort: Effort) -> Comparison:
-    """Time sessions of a kept graph against sessions of the model."""
+    """Time sessions of a kept graph against onnxruntime's of the model."""
+    path, make = path_of(name), keeping(subject)
+    with tempfile.TemporaryDirectory() as folder:
+        make(path, folder)
+        return paired_rounds(
+            partial(make, path, folder),
+            partial(peer_session, path),
+            rounds=effort.rounds(ROUNDS),
+        )
+
+
+def keeping(subject: Subject) -> Callable[[str, str | Path], object]:
+    """Return what makes a session on one intra-op thread of a path, and keeps its graph in a folder.
+
+    Raises:
+        NotMeasurableError: the subject keeps none.
+    """
     if subject.module != "inferlite":
         message = "it keeps no optimized graphs"
         raise NotMeasurableError(message)
-    path, inferlite = path_of(name), importlib.import_module(subject.module)
+    inferlite = importlib.import_module(subject.module)
     options = inferlite.SessionOptions()
     options.intra_op_num_threads = 1
-    with tempfile.TemporaryDirectory() as folder:
-        make = partial(inferlite.InferenceSession, path, options)
-        make(optimized_cache=folder)
-        return paired_rounds(partial(make, optimized_cache=folder), make, rounds=effort.rounds(ROUNDS))
+
+    def make(path: str, folder: str | Path) -> object:
+        made: object = inferlite.InferenceSession(path, options, list(PROVIDERS), optimized_cache=str(folder))
+        return made
+
+    return make
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Return how long it takes; what it makes is dropped afterwards."""
+    start = time.perf_counter()
+    made = work()
+    seconds = time.perf_counter() - start
+    del made
+    return seconds
 
 
 def measure_two(name: str, subject: Subject, effort: Effort) -> Comparison:
@@ -112,7 +155,14 @@ def stall(work: Callable[[], object]) -> float:
 
 
 CASES: Final = (
-    *(Case("making", name, "the same without optimized_cache", partial(measure_kept, name)) for name in MODELS),
+    *(
+        Case("making", f"second of {name}", peer, partial(measure, name))
+        for peer, measure in (
+            ("the first, which fills the folder", measure_second),
+            ("onnxruntime InferenceSession(path)", measure_kept),
+        )
+        for name in MODELS
+    ),
     *(
         Case("making", f"two of {name} in two threads", "one after the other", partial(measure_two, name))
         for name in MODELS
