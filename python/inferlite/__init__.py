@@ -209,6 +209,9 @@ _VALUES = {
 }
 
 
+_classes_of_values: dict[tuple[str, str], Any] = {}
+
+
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes, a function and strings
     module = _MODULES.get(name)
     if module is not None:
@@ -217,12 +220,16 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - classes, a function and str
         value = globals()[name] = getattr(import_module(f"inferlite.{module}"), name)
         return value
     if name in _VALUES:
-        from importlib import import_module  # noqa: PLC0415
-
         from inferlite import _backend  # noqa: PLC0415
 
-        module = _VALUES[name] if _backend.active().name == "native" else "_fallback.values"
-        return getattr(import_module(f"inferlite.{module}"), name)
+        # Kept by back end, since an import takes longer than a value takes to be made.
+        key = (_backend.active().name, name)
+        if key not in _classes_of_values:
+            from importlib import import_module  # noqa: PLC0415
+
+            module = _VALUES[name] if key[0] == "native" else "_fallback.values"
+            _classes_of_values[key] = getattr(import_module(f"inferlite.{module}"), name)
+        return _classes_of_values[key]
     # The back end may change, so these are never kept.
     if name in {"InferenceSession", "Model", "backend"}:
         from inferlite import _backend  # noqa: PLC0415
