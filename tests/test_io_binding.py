@@ -80,6 +80,34 @@ def test_another_shape_needs_outputs_bound_anew() -> None:
     both(make_models.identity("float"), steps)
 
 
+def test_what_is_bound_anew_after_runs_is_what_runs() -> None:
+    def steps(package: Any, session: Any) -> list[Any]:
+        binding = bound(session, f32(1, 2))
+        session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
+        first = binding.get_outputs()[0]
+        binding.bind_cpu_input("x", f32(3, 4))
+        session.run_with_iobinding(binding)
+        seen = [first.numpy().copy()]
+        given = package.OrtValue.ortvalue_from_numpy(f32(0, 0))
+        binding.bind_ortvalue_output("y", given)
+        binding.bind_ortvalue_input("x", package.OrtValue.ortvalue_from_numpy(f32(5, 6)))
+        session.run_with_iobinding(binding)
+        seen += [first.numpy().copy(), given.numpy().copy()]
+        binding.clear_binding_outputs()
+        with pytest.raises(RuntimeError):
+            session.run_with_iobinding(binding)
+        binding.bind_output("y")
+        session.run_with_iobinding(binding)
+        seen += binding.copy_outputs_to_cpu()
+        binding.clear_binding_inputs()
+        with pytest.raises(RuntimeError):
+            session.run_with_iobinding(binding)
+        return seen
+
+    both(make_models.identity("float"), steps)
+
+
 def test_outputs_go_where_they_are_told() -> None:
     def steps(package: Any, session: Any) -> list[Any]:
         place, value = np.zeros(3, np.float32), package.OrtValue.ortvalue_from_numpy(np.zeros(3, np.float32))
