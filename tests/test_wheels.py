@@ -110,7 +110,7 @@ def test_no_wheel_holds_leftovers() -> None:
 
 
 def test_the_wheels_depend_on_one_onnxruntime_and_little_else() -> None:
-    others = {"numpy", "rich", "typer"}
+    others = {"ml-dtypes", "numpy", "rich", "typer"}
     assert runtime_dependencies(native_wheel()) == {"onnxruntime", *others}
     assert runtime_dependencies(pure_wheel()) == {"onnxruntime", *others}
     assert runtime_dependencies(gpu_wheel()) == {"onnxruntime-gpu", *others}

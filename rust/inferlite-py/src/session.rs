@@ -417,7 +417,8 @@ impl PySession {
     /// Computes the outputs of the model on another thread, which then calls `callback(results, user_data, error)`.
     ///
     /// The inputs are read and copied before this returns, on any setting of threads. What `callback` raises goes to
-    /// `sys.unraisablehook`. A call still under way when the interpreter ends is not told of.
+    /// `sys.unraisablehook`. A call still under way when the interpreter ends is not told of; the end waits for a
+    /// `callback` that is under way.
     ///
     /// Args:
     ///     output_names: as for `run`.
