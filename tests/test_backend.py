@@ -223,6 +223,8 @@ def _try_tuning() -> None:
 
 
 def _try_captured_graphs() -> None:
+    if not hasattr(onnxruntime.InferenceSession, "release_captured_graph") and inferlite.backend == "python":
+        pytest.skip("this onnxruntime has no such method")
     _opened_on_two_providers().release_captured_graph()
 
 

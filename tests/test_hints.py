@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import make_models
 import numpy as np
+import onnxruntime
 import pytest
+from packaging.version import Version
 
 import oracle
 from cases import ones
@@ -93,6 +95,8 @@ HINTS: dict[str, tuple[str | bytes, Callable[[], Any], Any, str]] = {
 @oracle.proves("an input that does not fit, or a name that is unknown")
 @pytest.mark.parametrize("name", HINTS)
 def test_an_error_says_what_to_do_below_what_onnxruntime_says(name: str) -> None:
+    if name == "None" and Version(onnxruntime.__version__).release[:2] < (1, 32):
+        pytest.skip("onnxruntime says something else of it before 1.32")
     model, feed, outputs, hint = HINTS[name]
     ours, theirs = oracle.pair(model)
     error = oracle.compare(ours, theirs, feed(), outputs).error

@@ -80,6 +80,7 @@ def test_another_shape_needs_outputs_bound_anew() -> None:
     both(make_models.identity("float"), steps)
 
 
+@compared
 def test_what_is_bound_anew_after_runs_is_what_runs() -> None:
     def steps(package: Any, session: Any) -> list[Any]:
         binding = bound(session, f32(1, 2))

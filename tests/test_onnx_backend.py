@@ -38,6 +38,8 @@ def test_cases_end_as_onnxruntime_bit_for_bit(backend: str, batch: int) -> None:
     cases = onnx_suite.load()
     failures = []
     for index in range(batch, len(cases), COUNT):
+        if not KNOWN_RUNTIME and "INT2" in cases[index].name:
+            continue  # The C interface of onnxruntime 1.24 takes int2 for uint2.
         given = onnx_suite.end(cases[index], inferlite)
         try:
             _assert_as_good(cases[index], given, onnx_suite.judged(index))

@@ -126,6 +126,8 @@ def _check(capsule: object) -> bool:
     """
     is_copy = False
     if _is_capsule(capsule, b"dltensor_versioned"):
+        if not _HAS_VERSIONS:
+            _refuse("its capsule has a version, which numpy reads from 2.1 on: install that")
         whole = _Versioned.from_address(_pointer_of(capsule, b"dltensor_versioned"))
         if whole.major != 1:
             _refuse(f"it is of version {whole.major} of DLPack, and 1 can be read")
