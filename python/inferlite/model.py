@@ -170,7 +170,7 @@ def _open_native(
     batching: Batching | None,
 ) -> Model:
     from inferlite import _core  # noqa: PLC0415 - there only with the native back end
-    from inferlite.session import settings_for  # noqa: PLC0415
+    from inferlite._arguments import settings_for  # noqa: PLC0415
 
     available = _core.available_providers()
     names, dicts = provider_rules.normalize(providers, provider_options, available)

@@ -8,8 +8,7 @@ import warnings
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
-from inferlite import _backend, _core, providers as provider_rules
-from inferlite._content import content_of
+from inferlite import _arguments as arguments, _backend, _core, providers as provider_rules
 from inferlite._value_runs import ValueRuns
 from inferlite.capabilities import refusal
 from inferlite.exceptions import InferliteError
@@ -115,10 +114,10 @@ class InferenceSession(ValueRuns):
             onnxruntime.capi.onnxruntime_pybind11_state.Fail: The model cannot be loaded; and the other classes of
                 onnxruntime, as there.
         """
-        self._casting = _casting(casting)
+        self._casting = arguments.casting_of(casting)
         if kwargs:
             self._enable_fallback = int(kwargs.get("enable_fallback", 1)) == 1
-        model = path_or_bytes if type(path_or_bytes) is bytes else _model_argument(path_or_bytes)
+        model = path_or_bytes if type(path_or_bytes) is bytes else arguments.model_argument(path_or_bytes)
         if isinstance(model, str):
             self._model_path = model
         else:
@@ -145,7 +144,7 @@ class InferenceSession(ValueRuns):
             self._create_on_substitutes(error, model, sess_options, providers, hold_gil)
         if self._cache_settings is not None or batching is not None:
             self._use_independent_rows(getattr(cache, "by", None) == "row", batching, sess_options, providers)
-        if kwargs and _must_read_config(kwargs) and MODEL_CONFIG_KEY in self._model_meta.custom_metadata_map:
+        if kwargs and arguments.must_read_config(kwargs) and MODEL_CONFIG_KEY in self._model_meta.custom_metadata_map:
             self._hand_over("its options are in the model", given, kwargs, cache=cache, batching=batching)
         elif release_model:
             self._release()
@@ -175,7 +174,7 @@ class InferenceSession(ValueRuns):
 
     def _allowed_cache(self, model: str | bytes, cache: Cache | str | int) -> dict[str, Any] | None:
         try:
-            return _cache_settings(model, cache)
+            return arguments.cache_settings(model, cache)
         except InferliteError as error:
             self._refused("cache", error)
         return None
@@ -252,8 +251,8 @@ class InferenceSession(ValueRuns):
                 names, usable = _CPU_ALONE, [(provider_rules.CPU, {})]
         else:
             available = _core.available_providers()
-            self._fallback_providers = provider_rules.fallback_providers(_names(providers), available)
-            provider_rules.check_pair(_names(providers))
+            self._fallback_providers = provider_rules.fallback_providers(arguments.provider_names(providers), available)
+            provider_rules.check_pair(arguments.provider_names(providers))
             names, dicts = provider_rules.normalize(providers, provider_options, available)
             usable = provider_rules.usable(names, dicts, available)
             self._provider_dicts = dict(zip(names, dicts, strict=True))
@@ -266,8 +265,8 @@ class InferenceSession(ValueRuns):
             )
         if model == "":
             # onnxruntime takes an empty path for no path, and then has no bytes either.
-            raise TypeError(_constructor_refusal(model))
-        settings = settings_for(options, disabled_optimizers, providers_given=bool(names))
+            raise TypeError(arguments.constructor_refusal(model))
+        settings = arguments.settings_for(options, disabled_optimizers, providers_given=bool(names))
         if self._optimized_cache is not None:
             settings["optimized_cache"] = self._optimized_cache
         self._open(model, settings, usable, hold_gil, self._cache_settings, self._casting)
@@ -399,7 +398,7 @@ class InferenceSession(ValueRuns):
 
     def _reset_session(self, providers: Providers | None, provider_options: Sequence[dict[Any, Any]] | None) -> None:
         available = _core.available_providers()
-        provider_rules.check_pair(_names(providers))
+        provider_rules.check_pair(arguments.provider_names(providers))
         names, dicts = provider_rules.normalize(providers, provider_options, available)
         usable = provider_rules.usable(names, dicts, available)
         self._set_providers(usable)
@@ -487,7 +486,7 @@ def _reason_for_package(
         from inferlite.options import unreadable  # noqa: PLC0415 - imports onnxruntime
 
         if not isinstance(options, onnxruntime.SessionOptions):
-            raise TypeError(_constructor_refusal(options))
+            raise TypeError(arguments.constructor_refusal(options))
         reason = unreadable(options, providers_given=is_told_providers)
         if reason is not None:
             return reason
@@ -540,84 +539,3 @@ def _made(kind: type[InferenceSession], model: str | bytes, recipe: dict[str, An
     session: InferenceSession = _core.Session.__new__(kind)
     session._make_again(model, recipe)  # noqa: SLF001 - of this module
     return session
-
-
-def settings_for(
-    options: onnxruntime.SessionOptions | None,
-    disabled_optimizers: Iterable[str] | None = None,
-    *,
-    providers_given: bool = False,
-) -> dict[str, Any]:
-    """The settings that the native runtime takes; onnxruntime is imported only for options that exist.
-
-    Raises:
-        TypeError: `options` are not onnxruntime's.
-        BackendUnavailableError: The options hold something that only the onnxruntime package can use.
-    """
-    if options is not None and disabled_optimizers is None and hasattr(options, "_settings"):
-        # Ours, which knows by itself.
-        own: dict[str, Any] = options._settings(providers_given=providers_given)  # noqa: SLF001 - of this package
-        return own
-    if not options:
-        # A falsy value counts as no options, as in onnxruntime.
-        return {} if disabled_optimizers is None else {"disabled_optimizers": sorted(set(disabled_optimizers))}
-    import onnxruntime  # noqa: PLC0415
-
-    from inferlite.options import session_settings  # noqa: PLC0415 - imports onnxruntime
-
-    if not isinstance(options, onnxruntime.SessionOptions):
-        raise TypeError(_constructor_refusal(options))
-    return session_settings(options, disabled_optimizers, providers_given=providers_given)
-
-
-def _cache_settings(model: str | bytes, given: Cache | str | int) -> dict[str, Any] | None:
-    from inferlite._model_file import random_node  # noqa: PLC0415 - most sessions have no cache
-    from inferlite.cache import Cache, refuse_random  # noqa: PLC0415
-
-    settings = Cache.read(given)
-    if settings is None:
-        return None
-    if not settings.allow_random:
-        refuse_random("", random_node(model, native=True))
-    return settings._given()  # noqa: SLF001 - a class of this package
-
-
-def _casting(given: str) -> str:
-    if given == "no":
-        return given
-    from inferlite._exchange import read_casting  # noqa: PLC0415 - most sessions cast nothing
-
-    return read_casting(given)
-
-
-def _model_argument(path_or_bytes: object) -> str | bytes:
-    content = content_of(path_or_bytes)
-    if content is not None:
-        return content
-    if not isinstance(path_or_bytes, (str, os.PathLike)):
-        message = f"Unable to load from type '{type(path_or_bytes)}'"
-        raise TypeError(message)
-    path: str | bytes = os.fspath(path_or_bytes)
-    try:
-        # A PathLike may stand for bytes, and a string may hold what no UTF-8 path can.
-        return path.decode() if isinstance(path, bytes) else path.encode().decode()
-    except UnicodeError:
-        raise TypeError(_constructor_refusal(path)) from None
-
-
-def _constructor_refusal(given: object) -> str:
-    # The first line is onnxruntime's.
-    return (
-        "__init__(): incompatible constructor arguments. The following argument types are supported:\n"
-        "    1. path_or_bytes: str | bytes | os.PathLike, sess_options: SessionOptions | None\n\n"
-        f"Invoked with: {given!r}"
-    )
-
-
-def _must_read_config(given: dict[str, Any]) -> bool:
-    # Set, the variable makes every copy of the runtime read a model's own options.
-    return int(given.get("read_config_from_model", 0)) == 1 and os.environ.get("ORT_LOAD_CONFIG_FROM_MODEL") != "1"
-
-
-def _names(providers: Any) -> list[Any]:  # noqa: ANN401 - not checked yet
-    return [provider[0] if isinstance(provider, tuple) else provider for provider in providers or []]

@@ -154,24 +154,22 @@ class SparseTensor:
         return self._value.device_name()
 
 
-class CooView:
-    """The places of a tensor in the format COO."""
-
+class _View:
     def __init__(self, value: _core.OrtValue) -> None:
         """Look into a value."""
         self._value = value
+
+
+class CooView(_View):
+    """The places of a tensor in the format COO."""
 
     def indices(self) -> np.ndarray[Any, Any]:
         """The places, read-only."""
         return _core.sparse_indices(self._value, "coo")
 
 
-class CsrView:
+class CsrView(_View):
     """The places of a tensor in the format CSR."""
-
-    def __init__(self, value: _core.OrtValue) -> None:
-        """Look into a value."""
-        self._value = value
 
     def inner(self) -> np.ndarray[Any, Any]:
         """The column of each value, read-only."""
@@ -182,12 +180,8 @@ class CsrView:
         return _core.sparse_indices(self._value, "outer")
 
 
-class BlockView:
+class BlockView(_View):
     """The places of a tensor of blocks."""
-
-    def __init__(self, value: _core.OrtValue) -> None:
-        """Look into a value."""
-        self._value = value
 
     def indices(self) -> np.ndarray[Any, Any]:
         """The places, read-only."""
