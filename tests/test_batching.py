@@ -333,9 +333,13 @@ def test_what_is_said_of_the_rows_counts() -> None:
     pair = make_models.parse("pair (float[n] x) => (seq(float[n]) y) { y = SequenceConstruct(x) }")
     for content, settings, why in (
         (DOUBLE, {"rows_independent": False}, "`rows_independent=False` says that rows influence each other"),
-        (fixed, {}, "no input has a batch axis: declare one with `batch_axes={name: axis}`"),
-        (DOUBLE, {"batch_axes": {"x": None}}, "no input has a batch axis: declare one with `batch_axes={name: axis}`"),
-        (scalar, {}, 'output `y` has no batch axis: declare one with `batch_axes={"y": axis}`'),
+        (fixed, {}, "no input has a batch axis: declare one with `load(..., batch_axes={name: axis})`"),
+        (
+            DOUBLE,
+            {"batch_axes": {"x": None}},
+            "no input has a batch axis: declare one with `load(..., batch_axes={name: axis})`",
+        ),
+        (scalar, {}, 'output `y` has no batch axis: declare one with `load(..., batch_axes={"y": axis})`'),
         (pair, {}, "output `y` of type seq(tensor(float)) cannot be split into rows"),
     ):
         with pytest.raises(ModelLoadError) as caught:

@@ -547,8 +547,8 @@ def test_whoever_knows_better_can_say_so() -> None:
 @pytest.mark.parametrize(
     ("model", "axes", "reason"),
     [
-        ("fixed", {}, "no input has a batch axis: declare one with `batch_axes={name: axis}`"),
-        ("constant", {}, 'output `w` has no batch axis: declare one with `batch_axes={"w": axis}`'),
+        ("fixed", {}, "no input has a batch axis: declare one with `load(..., batch_axes={name: axis})`"),
+        ("constant", {}, 'output `w` has no batch axis: declare one with `load(..., batch_axes={"w": axis})`'),
         ("sequence_make", {}, "output `s` of type seq(tensor(float)) cannot be split into rows"),
         ("sequence_make", {"a": 0}, "output `s` of type seq(tensor(float)) cannot be split into rows"),
     ],
@@ -629,7 +629,7 @@ def test_a_state_whose_axis_is_not_declared_is_refused() -> None:
         inferlite.load(VOICE, cache=ROWS)
     assert str(caught.value) == (
         "model `voice` cannot be cached by row: output `stateN` has no batch axis: declare one with "
-        '`batch_axes={"stateN": axis}`'
+        '`load(..., batch_axes={"stateN": axis})`'
     )
 
 

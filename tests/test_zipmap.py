@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import make_models
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given, strategies as st
 from onnx import helper
@@ -248,6 +249,19 @@ def test_any_labels_give_onnxruntimes_dicts(labels: list[Any], seed: int) -> Non
     ours, theirs = oracle.pair(content)
     value = np.random.default_rng(seed).standard_normal((3, len(labels))).astype(np.float32)
     oracle.compare(ours, theirs, {"x": value})
+
+
+@pytest.mark.parametrize("version", [0, -1])
+def test_versions_of_operators_that_there_are_not_are_refused(version: int) -> None:
+    model = onnx.load_from_string(make_models.zipmap(["b", "a"]))
+    (opset,) = (opset for opset in model.opset_import if opset.domain == "ai.onnx.ml")
+    opset.version = version
+    content = model.SerializeToString()
+    made = oracle.compare_calls(
+        lambda: inferlite.InferenceSession(content).get_inputs()[0].name,
+        lambda: onnxruntime.InferenceSession(content).get_inputs()[0].name,
+    )
+    assert made.error is not None
 
 
 def test_values_of_the_runtime_stay_what_the_model_declares(backend: str) -> None:

@@ -43,7 +43,9 @@ def load(  # noqa: PLR0913 - keyword arguments, each with a default
     """Load a model.
 
     Unless `session_options` sets `intra_op_num_threads`, an operator uses as many threads as the process may keep
-    busy by its affinity mask and its cgroup's quota.
+    busy by its affinity mask and its cgroup's quota. Threads without work look for some for a while before they
+    sleep, as is the runtime's default, since models whose operators are shared among threads are much slower otherwise;
+    `session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")` ends that.
 
     Args:
         model: A path, the content of an ONNX or ORT file, or a file object opened in binary mode, which is read to its

@@ -43,7 +43,7 @@ class BatchAxes:
         self._outputs = {name: given.get(name, _dynamic(kind, shape)) for name, kind, shape in outputs}
         self._ranks = {name: len(shape) for name, _, shape in (*inputs, *overridable)}
         if all(axis is None for axis in self._inputs.values()):
-            message = "no input has a batch axis: declare one with `batch_axes={name: axis}`"
+            message = "no input has a batch axis: declare one with `load(..., batch_axes={name: axis})`"
             raise ValueError(message)
         for name, kind, _ in inputs:
             if self._inputs[name] is not None:
@@ -51,7 +51,9 @@ class BatchAxes:
         for name, kind, _ in outputs:
             _check_divisible("output", name, kind)
             if self._outputs[name] is None:
-                message = f'output `{name}` has no batch axis: declare one with `batch_axes={{"{name}": axis}}`'
+                message = (
+                    f'output `{name}` has no batch axis: declare one with `load(..., batch_axes={{"{name}": axis}})`'
+                )
                 raise ValueError(message)
 
     def kind(self, names: Sequence[str], feed: Mapping[str, Any]) -> tuple[Hashable, int] | None:

@@ -156,6 +156,11 @@ pub(crate) fn detach<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -
     py.detach(work)
 }
 
+/// Drops `model` while other Python threads run, since the runtime takes its time over freeing one.
+pub(crate) fn free<T: Send>(model: T) {
+    Python::try_attach(|py| detach(py, || drop(model)));
+}
+
 /// Runs a model, keeping the GIL where handing it over would cost more than the run.
 ///
 /// `pins` are the arrays that the call's views point into; `missed` is what was looked up before the call was read.

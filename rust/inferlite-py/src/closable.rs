@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
 
+use crate::boundary;
 use crate::session::Opened;
 
 /// Holds an [`Opened`] for its owner, a Python object.
@@ -17,12 +18,18 @@ pub(crate) struct Closable(UnsafeCell<Option<Py<Handle>>>);
 
 /// One reference to what is open, in whatever thread.
 #[pyclass(module = "inferlite._core", frozen)]
-pub(crate) struct Handle(Arc<Opened>);
+pub(crate) struct Handle(Option<Arc<Opened>>);
 
 impl Handle {
     #[inline]
-    pub(crate) fn opened(&self) -> &Opened {
-        &self.0
+    pub(crate) fn opened(&self) -> &Arc<Opened> {
+        self.0.as_ref().expect("only dropping it takes it away")
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        boundary::free(self.0.take());
     }
 }
 
@@ -32,7 +39,10 @@ unsafe impl Sync for Closable {}
 
 impl Closable {
     pub(crate) fn new(py: Python<'_>, opened: Opened) -> PyResult<Self> {
-        Ok(Self(UnsafeCell::new(Some(Py::new(py, Handle(Arc::new(opened)))?))))
+        Ok(Self(UnsafeCell::new(Some(Py::new(
+            py,
+            Handle(Some(Arc::new(opened))),
+        )?))))
     }
 
     /// What is open, for as long as the caller holds it.
@@ -51,6 +61,6 @@ impl Closable {
             // SAFETY: nobody looks into the cell meanwhile: see above.
             unsafe { &mut *self.0.get() }.take()
         });
-        handle.map(|handle| handle.get().0.clone())
+        handle.map(|handle| handle.get().opened().clone())
     }
 }

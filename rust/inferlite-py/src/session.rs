@@ -37,6 +37,12 @@ pub(crate) struct PySession {
     opened: OnceLock<Opened>,
 }
 
+impl Drop for PySession {
+    fn drop(&mut self) {
+        boundary::free(self.opened.take());
+    }
+}
+
 /// What has come of looking for an answer before the call was read.
 pub(crate) enum Looked {
     Found(Answer<'static>),

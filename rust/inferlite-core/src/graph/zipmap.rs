@@ -166,6 +166,11 @@ pub fn unzip(file: &[u8]) -> Option<Unzipped> {
     // The name of an entry that says where data is.
     let has_data_elsewhere = contains(file, b"location");
     let model = ModelFile::read(file).ok()?;
+    // The runtime refuses the first such version that there is not, and `Identity` would keep it from looking.
+    let mut imports = model.opset_import.iter().filter(|import| import.domain == DOMAIN);
+    if !imports.all(|import| import.version >= 1) {
+        return None;
+    }
     let graph = model.graph.as_ref()?;
     let mut maps = Vec::new();
     let mut graphs = 0;

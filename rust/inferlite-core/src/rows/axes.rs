@@ -78,7 +78,7 @@ impl BatchAxes {
     fn check(&self, signature: &Signature) -> Result<()> {
         if self.inputs.iter().all(Option::is_none) {
             return Err(refused(
-                "no input has a batch axis: declare one with `batch_axes={name: axis}`".to_owned(),
+                "no input has a batch axis: declare one with `load(..., batch_axes={name: axis})`".to_owned(),
             ));
         }
         for (argument, axis) in std::iter::zip(&signature.inputs, &self.inputs) {
@@ -98,7 +98,7 @@ impl BatchAxes {
             }
             if axis.is_none() {
                 return Err(refused(format!(
-                    "output `{0}` has no batch axis: declare one with `batch_axes={{\"{0}\": axis}}`",
+                    "output `{0}` has no batch axis: declare one with `load(..., batch_axes={{\"{0}\": axis}})`",
                     argument.name
                 )));
             }
@@ -206,11 +206,11 @@ mod tests {
         );
         assert_eq!(
             message(&[("x", None)]),
-            "no input has a batch axis: declare one with `batch_axes={name: axis}`"
+            "no input has a batch axis: declare one with `load(..., batch_axes={name: axis})`"
         );
         assert_eq!(
             message(&[("y", None)]),
-            "output `y` has no batch axis: declare one with `batch_axes={\"y\": axis}`"
+            "output `y` has no batch axis: declare one with `load(..., batch_axes={\"y\": axis})`"
         );
     }
 }
