@@ -13,6 +13,7 @@ pub mod graph;
 pub mod model;
 pub mod pace;
 mod question;
+pub mod repository;
 pub mod rows;
 pub mod runtime;
 pub mod stats;

@@ -108,6 +108,12 @@ impl Model {
         &self.name
     }
 
+    /// What is counted of its calls.
+    #[must_use]
+    pub fn stats(&self) -> Option<&CallStats> {
+        self.stats.as_deref()
+    }
+
     /// What the model takes and gives.
     #[inline]
     #[must_use]

@@ -80,6 +80,31 @@ impl Latency {
         self.summary_with(0)
     }
 
+    /// How many durations were at most as long as each of these, which ascend, by the buckets that lie below them whole;
+    /// and the sum of all.
+    #[must_use]
+    pub fn at_most(&self, bounds: &[Duration]) -> (Vec<u64>, Duration) {
+        let mut counts = vec![0; bounds.len()];
+        for (bucket, count) in self.buckets.iter().enumerate() {
+            let count = count.load(Ordering::Relaxed);
+            // The last ones end beyond what a number of nanoseconds can say.
+            if count == 0 {
+                continue;
+            }
+            let longest = Duration::from_nanos(upper_bound_of(bucket));
+            let first = bounds.partition_point(|bound| *bound < longest);
+            if let Some(counted) = counts.get_mut(first) {
+                *counted += count;
+            }
+        }
+        let mut below = 0;
+        for count in &mut counts {
+            below += *count;
+            *count = below;
+        }
+        (counts, Duration::from_nanos(self.total_ns.load(Ordering::Relaxed)))
+    }
+
     /// The same as if a duration of nothing at all had been recorded so many times more.
     #[must_use]
     pub fn summary_with(&self, zeros: u64) -> LatencySummary {
@@ -133,6 +158,16 @@ mod tests {
     #[test]
     fn an_empty_histogram_says_zero() {
         assert_eq!(Latency::default().summary(), LatencySummary::default());
+    }
+
+    #[test]
+    fn bounds_count_what_lies_below_them() {
+        let latency = Latency::default();
+        for us in [1, 2, 90, 2000] {
+            latency.record(Duration::from_micros(us));
+        }
+        let bounds = [5, 100, 1000].map(Duration::from_micros);
+        assert_eq!(latency.at_most(&bounds), (vec![2, 3, 3], Duration::from_micros(2093)));
     }
 
     #[test]

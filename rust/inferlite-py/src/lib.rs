@@ -24,6 +24,7 @@ mod ortvalue;
 mod prediction;
 mod rows;
 mod run_options;
+mod server;
 mod session;
 mod settings;
 mod sparse;
@@ -122,6 +123,8 @@ mod _core {
     use super::prediction::PyPrediction;
     #[pymodule_export]
     use super::run_options::PyRunOptions;
+    #[pymodule_export]
+    use super::server::PyServer;
     #[pymodule_export]
     use super::session::PySession;
     #[pymodule_export]

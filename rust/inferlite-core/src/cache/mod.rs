@@ -51,7 +51,7 @@ const TIMED: u64 = 64;
 const EVICTED_FOR_ONE: usize = 4;
 
 /// How a cache is made.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheSettings {
     /// How much is kept.
     pub limits: Limits,

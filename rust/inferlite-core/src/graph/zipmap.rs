@@ -415,7 +415,7 @@ mod tests {
         write(99, b"unknown");
         write(OUTPUT, &declared(key).encode_to_vec());
         let mut file = Vec::new();
-        for (field, content) in [(GRAPH, graph.as_slice()), (OPSET_IMPORT, b"\x0a\x0aai.onnx.ml")] {
+        for (field, content) in [(GRAPH, graph.as_slice()), (OPSET_IMPORT, b"\x0a\x0aai.onnx.ml\x10\x03")] {
             encode_key(field, WireType::LengthDelimited, &mut file);
             encode_varint(content.len() as u64, &mut file);
             file.extend_from_slice(content);

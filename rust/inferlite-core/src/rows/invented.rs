@@ -42,24 +42,36 @@ pub(super) fn value(
         (0..count).for_each(|_| strings.push(if numbers.coin() { b"b" } else { b"a" }));
         return Ok(Value::Strings(strings));
     }
-    let bytes = (0..count).flat_map(|_| {
-        // Indices and masks are often integers: 0 and 1 are likely to be accepted.
-        encoded(
-            dtype,
-            if is_float(dtype) {
-                numbers.fraction()
-            } else {
-                f64::from(u8::from(numbers.coin()))
-            },
-        )
-    });
+    let bytes = (0..count).flat_map(|_| numbers.next_of(dtype));
     Ok(Value::Tensor(Tensor::of_bytes(dtype, shape, bytes.collect())))
 }
 
 /// The same numbers in every process, so that a verdict can be had again.
-pub(super) struct Numbers(pub(super) u64);
+#[derive(Debug)]
+pub(crate) struct Numbers(pub(super) u64);
 
 impl Numbers {
+    /// A row of them, another one for each of the first numbers.
+    pub(crate) fn new(number: u64) -> Self {
+        Self(SEED.wrapping_add(number << 1))
+    }
+
+    /// The bytes of a number in a type.
+    pub(crate) fn encoded(dtype: Dtype, number: f64) -> Vec<u8> {
+        encoded(dtype, number)
+    }
+
+    /// The bytes of the next one that a model is likely to accept.
+    pub(crate) fn next_of(&mut self, dtype: Dtype) -> Vec<u8> {
+        // Indices and masks are often integers: 0 and 1 mean something to most.
+        let number = if is_float(dtype) {
+            self.fraction()
+        } else {
+            f64::from(u8::from(self.coin()))
+        };
+        encoded(dtype, number)
+    }
+
     pub(super) fn next(&mut self) -> u64 {
         // Marsaglia's xorshift64.
         self.0 ^= self.0 << 13;

@@ -35,6 +35,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::graph::ModelFile;
 use crate::runtime::ort::RunOptions;
 use crate::runtime::{Engine, Feed};
+pub(crate) use invented::Numbers;
 use probe::Trial;
 
 /// How calls of a model are put together: where their rows lie, and which axes may be filled up for that.

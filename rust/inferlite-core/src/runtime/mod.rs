@@ -1,6 +1,7 @@
 //! Engines: what runs a model. A seam of one trait; the cache, the batcher and the servers see nothing else.
 
 pub mod ort;
+mod owned;
 mod signature;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+pub use owned::OwnedFeeds;
 pub use signature::{Argument, Dim, Signature, ValueType};
 
 use crate::cache::{self, Entry, Found};
@@ -80,9 +82,12 @@ pub enum Output<'o> {
     Lent(&'o TensorView),
 }
 
-/// One output as the cache sees it.
-pub(crate) enum Kept<'o> {
+/// One output, to look at.
+#[derive(Debug)]
+pub enum Kept<'o> {
+    /// A tensor of fixed-size elements.
     Tensor(&'o TensorView),
+    /// Anything else.
     Other(&'o Value),
 }
 
@@ -160,7 +165,8 @@ impl Outputs<'_> {
     }
 
     /// Outputs that own their memory.
-    pub(crate) fn of_values(values: Vec<Value>) -> Self {
+    #[must_use]
+    pub fn of_values(values: Vec<Value>) -> Self {
         let mut outputs = Self::default();
         for value in values {
             outputs.push(value);
@@ -168,8 +174,8 @@ impl Outputs<'_> {
         outputs
     }
 
-    /// The outputs as they may be kept.
-    pub(crate) fn kept(&self) -> impl Iterator<Item = Kept<'_>> + Clone {
+    /// The outputs in order, to look at.
+    pub fn kept(&self) -> impl Iterator<Item = Kept<'_>> + Clone {
         self.values.iter().map(|value| match value {
             Held::Owned(Value::Tensor(tensor)) => Kept::Tensor(tensor.view()),
             Held::Owned(other) => Kept::Other(other),
@@ -241,6 +247,18 @@ impl Answer<'_> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The output at a position, to look at; `None` behind the last.
+    #[must_use]
+    pub fn get(&self, position: usize) -> Option<Kept<'_>> {
+        match self {
+            Self::Kept(entry) => match entry.values().get(position)? {
+                Value::Tensor(tensor) => Some(Kept::Tensor(tensor.view())),
+                other => Some(Kept::Other(other)),
+            },
+            Self::Computed(outputs) => outputs.kept().nth(position),
+        }
     }
 
     /// Takes the output at a position, which must be one, once.

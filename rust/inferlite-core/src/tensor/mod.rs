@@ -1,5 +1,6 @@
 //! Values: what goes into a model and what comes out of it.
 
+mod buffer;
 mod dtype;
 
 use std::ffi::c_void;
@@ -8,6 +9,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+pub use buffer::{Buffer, Element};
 pub use dtype::Dtype;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -132,6 +134,21 @@ impl TensorView {
             // (`TensorView::new`), and `into` is ours alone.
             unsafe { std::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
         }
+    }
+
+    /// Adds the bytes at the end of `into`.
+    #[expect(unsafe_code, reason = "reads memory that a caller keeps alive")]
+    pub fn append_to(&self, into: &mut Vec<u8>) {
+        if self.byte_len == 0 {
+            return;
+        }
+        into.reserve(self.byte_len);
+        let room = into.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+        // SAFETY: a view's bytes are readable while it lives (`TensorView::new`); the room is as large, was just
+        // reserved, and is the vector's alone.
+        unsafe { std::ptr::copy_nonoverlapping(self.data, room, self.byte_len) };
+        // SAFETY: so many bytes behind the end have just been written.
+        unsafe { into.set_len(into.len() + self.byte_len) };
     }
 
     /// Whether two tensors have bytes in common.
@@ -272,6 +289,11 @@ impl Tensor {
         self.owner
     }
 
+    /// The description and the owner, which must be released later.
+    pub(crate) fn into_parts(self) -> (TensorView, Owner) {
+        (self.view, self.owner)
+    }
+
     /// A tensor of these bytes; `None` if they are not as many as the type and the shape say.
     #[must_use]
     pub fn from_bytes(dtype: Dtype, shape: Shape, bytes: &[u8]) -> Option<Self> {
@@ -380,6 +402,12 @@ impl Strings {
         }
     }
 
+    /// Makes room for so many more strings, and for the bytes of all of them.
+    pub fn reserve(&mut self, strings: usize, bytes: usize) {
+        self.ends.reserve(strings);
+        self.bytes.reserve(bytes);
+    }
+
     /// Adds the next string.
     pub fn push(&mut self, string: &[u8]) {
         self.bytes.extend_from_slice(string);
@@ -393,7 +421,8 @@ impl Strings {
     }
 
     /// The strings of these positions in order; the ones before are not gone through.
-    pub(crate) fn part(&self, positions: Range<usize>) -> impl ExactSizeIterator<Item = &[u8]> + '_ {
+    #[must_use]
+    pub fn part(&self, positions: Range<usize>) -> impl ExactSizeIterator<Item = &[u8]> + '_ {
         let count = self.ends.len();
         (positions.start.min(count)..positions.end.min(count)).map(|i| {
             let start = if i == 0 { 0 } else { self.ends[i - 1] };
@@ -494,6 +523,16 @@ mod tests {
         assert!(element_count(&[-1]).is_err());
         assert_eq!(element_count(&[]).ok(), Some(1));
         assert_eq!(element_count(&[0, i64::MAX]).ok(), Some(0));
+    }
+
+    #[test]
+    fn bytes_are_added_behind_what_is_there() {
+        let tensor = Tensor::from_bytes(Dtype::Uint16, smallvec![2], &[1, 2, 3, 4]).unwrap();
+        let mut bytes = b"before".to_vec();
+        tensor.view().append_to(&mut bytes);
+        let empty = Tensor::from_bytes(Dtype::Uint16, smallvec![0], &[]).unwrap();
+        empty.view().append_to(&mut bytes);
+        assert_eq!(bytes, b"before\x01\x02\x03\x04");
     }
 
     #[test]

@@ -1,0 +1,560 @@
+//! Carrying out what the folder, or somebody, wants to be served.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+use super::layout::{self, Found, FoundModel, FoundVersion};
+use super::lineup::{self, Failures, Lineup};
+use super::served::{Event, Served};
+use super::settings::{ModelSettings, VersionPolicy};
+use super::settling::Settled;
+use super::{Repository, State, VersionFiles};
+use crate::error::{Error, ErrorKind, Result};
+
+const CHANGED: &str = "its files have changed while it was being loaded";
+
+impl Repository {
+    /// Loads all that is in the folder, one model after the other, on this thread.
+    ///
+    /// Nothing is waited for: a file that is still being written is opened as it is, and loads later if that fails. An
+    /// error where the folder cannot be read; what is wrong with a model is in the index.
+    pub fn load_all(&self, progress: &dyn Fn(Event)) -> Result<()> {
+        let found = self
+            .look(progress)
+            .map_err(|reason| Error::new(ErrorKind::InvalidArgument, reason))?;
+        progress(Event::Found {
+            models: found.models.len(),
+        });
+        self.announce(found.models.keys());
+        for (name, model) in found.models {
+            if self.state().is_closed {
+                return Err(closed());
+            }
+            let turn = self.turn(&name);
+            let held = hold(&turn);
+            self.settle_at_once(&name, Some(&model));
+            self.carry_out(&name, Some(model), progress);
+            drop(held);
+        }
+        self.state().has_started = true;
+        Ok(())
+    }
+
+    /// Looks at the folder once, and loads or unloads what has changed in it and has stayed like that for long enough.
+    ///
+    /// A model that somebody else is loading is left for the next time.
+    pub fn scan(&self, progress: &dyn Fn(Event)) {
+        let Ok(found) = self.look(progress) else {
+            return;
+        };
+        let now = self.clock.now();
+        let mut names: BTreeSet<String> = self.state().records.keys().cloned().collect();
+        names.extend(found.models.keys().cloned());
+        for name in names {
+            let settled = self.settled(&name, found.models.get(&name), now);
+            let Some((turn, settled)) = settled else {
+                continue;
+            };
+            let held = match turn.try_lock() {
+                Ok(held) => held,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => continue,
+            };
+            // Whoever had the turn in the meantime may have done this, or more.
+            let is_to_do = {
+                let state = self.state();
+                let record = state.records.get(&name);
+                !state.is_closed && record.is_some_and(|record| record.acted_on.as_ref() != Some(&settled))
+            };
+            if is_to_do {
+                let found = match settled {
+                    Settled::There(found) => Some(found),
+                    Settled::Gone => None,
+                };
+                self.carry_out(&name, found, progress);
+            }
+            drop(held);
+        }
+        self.state()
+            .records
+            .retain(|name, record| found.models.contains_key(name) || !record.is_over());
+    }
+
+    /// Loads what the folder holds of a model now, versions that were rolled back and those that failed included.
+    ///
+    /// What serves already and has not changed goes on as it is. An error where anything that should serve does not;
+    /// what served before goes on then.
+    pub fn load(&self, name: &str) -> Result<()> {
+        self.look_at(name)?;
+        let turn = self.turn(name);
+        let _held = hold(&turn);
+        // To come to one's turn may have taken a while.
+        let model = self.look_at(name)?;
+        self.settle_at_once(name, Some(&model));
+        {
+            let mut state = self.state();
+            if state.is_closed {
+                return Err(closed());
+            }
+            if let Some(record) = state.records.get_mut(name) {
+                record.withdrawn.clear();
+            }
+        }
+        self.carry_out(name, Some(model), &|_| ());
+        let state = self.state();
+        if state.is_closed {
+            return Err(closed());
+        }
+        let Some(record) = state.records.get(name) else {
+            return Ok(());
+        };
+        let versions = record
+            .failures
+            .iter()
+            .map(|(version, reason)| format!("version {version}: {reason}"));
+        let reasons: Vec<String> = record.trouble.iter().cloned().chain(versions).collect();
+        if reasons.is_empty() {
+            return Ok(());
+        }
+        let message = format!("model `{name}` could not be loaded: {}", reasons.join("; "));
+        Err(Error::new(ErrorKind::Fail, message))
+    }
+
+    /// Takes all versions of a model out of service, until its files change or somebody loads it.
+    pub fn unload(&self, name: &str) -> Result<()> {
+        let turn = self.turn_of_known(name)?;
+        let _held = hold(&turn);
+        let found = layout::scan_model(&self.root, name).ok();
+        if let Some(found) = &found {
+            self.settle_at_once(name, found.as_ref());
+        }
+        let mut state = self.state();
+        let Some(record) = state.records.get_mut(name) else {
+            return Err(unknown(name));
+        };
+        record.is_unloaded = true;
+        record.failures.clear();
+        record.trouble = None;
+        if found == Some(None) {
+            record.forget();
+        }
+        if let Some(found) = found {
+            record.acted_on = Some(found.into());
+        }
+        let old = record.retire();
+        let old_map = self.publish_model(&state, name);
+        drop(state);
+        drop((old, old_map));
+        Ok(())
+    }
+
+    /// Has the version serve again that served by default before the present one, and takes that one out of service,
+    /// until its files change or somebody loads the model; gives the version that serves now.
+    ///
+    /// It is opened if it does not serve, with the settings that count now, and not compared with the present one. What
+    /// was replaced under its own number is not in the folder any more, and cannot be gone back to.
+    pub fn rollback(&self, name: &str) -> Result<u64> {
+        let turn = self.turn_of_known(name)?;
+        let _held = hold(&turn);
+        let found = self.look_at(name)?;
+        let (lineup, history, settings) = {
+            let state = self.state();
+            let record = state.records.get(name).ok_or_else(|| unknown(name))?;
+            let settings = record.settings.clone().unwrap_or_default();
+            (record.lineup.clone(), record.history.clone(), settings)
+        };
+        let Some(from) = lineup.by_default() else {
+            return Err(no_way_back(name, "no version of it serves by default"));
+        };
+        let there = |version: &u64| {
+            let found = found.versions.get(version)?.as_ref().ok()?;
+            (*version != from.version).then_some((*version, found))
+        };
+        let Some((version, files)) = history.iter().rev().find_map(there) else {
+            return Err(no_way_back(name, "no version that served before is in the folder"));
+        };
+        let to = match lineup.version(version) {
+            Some(served) => served.clone(),
+            None => self
+                .open(name, version, files, &settings, &|_| ())
+                .map_err(|reason| no_way_back(name, &format!("version {version}: {reason}")))?,
+        };
+        self.settle_at_once(name, Some(&found));
+        let mut state = self.state();
+        if state.is_closed {
+            return Err(closed());
+        }
+        let Some(record) = state.records.get_mut(name) else {
+            return Err(unknown(name));
+        };
+        if let Some(Ok(on_disk)) = found.versions.get(&from.version) {
+            record.withdrawn.insert(from.version, on_disk.stamp.clone());
+        }
+        record.failures.remove(&from.version);
+        record.failures.remove(&version);
+        // What lies between was not there to go back to, and is not later either.
+        let keep = record
+            .history
+            .iter()
+            .rposition(|&earlier| earlier == version)
+            .unwrap_or(0);
+        record.history.truncate(keep);
+        record.acted_on = Some(Settled::There(found));
+        let old = record.exchange(lineup.rolled_back(&to));
+        let old_map = self.publish_model(&state, name);
+        drop(state);
+        drop((old, old_map));
+        Ok(version)
+    }
+
+    /// Looks through the folder, and says what is new about its being readable and about what is refused in it.
+    fn look(&self, progress: &dyn Fn(Event)) -> Result<Found, String> {
+        let found = layout::scan(&self.root)
+            .map_err(|error| format!("the repository `{}` cannot be read: {error}", self.root.display()));
+        let mut state = self.state();
+        let mut events = Vec::new();
+        match &found {
+            Ok(found) => {
+                state.unreadable = None;
+                let fresh = found
+                    .refused
+                    .iter()
+                    .filter(|refused| !state.refused.contains(refused))
+                    .cloned();
+                events.extend(fresh.map(|refused| Event::Refused {
+                    path: refused.path,
+                    reason: refused.reason,
+                }));
+                state.refused.clone_from(&found.refused);
+            }
+            Err(reason) => {
+                if state.unreadable.as_ref() != Some(reason) {
+                    events.push(Event::Unreadable { reason: reason.clone() });
+                }
+                state.unreadable = Some(reason.clone());
+            }
+        }
+        drop(state);
+        events.into_iter().for_each(progress);
+        found
+    }
+
+    /// Has those who ask for a model before its turn has come hear of it.
+    fn announce<'a>(&self, names: impl Iterator<Item = &'a String>) {
+        let mut state = self.state();
+        for name in names {
+            let record = state.records.entry(name.clone()).or_default();
+            if record.acted_on.is_none() {
+                record.trouble = Some("it waits to be loaded".to_owned());
+            }
+        }
+    }
+
+    /// What the folder holds of one model.
+    fn look_at(&self, name: &str) -> Result<FoundModel> {
+        let found = layout::scan_model(&self.root, name).map_err(|error| {
+            let message = format!("the repository `{}` cannot be read: {error}", self.root.display());
+            Error::new(ErrorKind::InvalidArgument, message)
+        })?;
+        found.ok_or_else(|| unknown(name))
+    }
+
+    /// What is to be done about a model by what lies in the folder, and the lock that it takes.
+    fn settled(&self, name: &str, found: Option<&FoundModel>, now: Duration) -> Option<(Arc<Mutex<()>>, Settled)> {
+        let mut state = self.state();
+        if state.is_closed {
+            return None;
+        }
+        let record = state.records.entry(name.to_owned()).or_default();
+        let settled = record.watched.observe(found, now, self.settings.settle)?;
+        let has_changed = match &record.acted_on {
+            Some(acted_on) => *acted_on != settled,
+            None => settled != Settled::Gone,
+        };
+        has_changed.then(|| (record.turn.clone(), settled))
+    }
+
+    /// Takes what is found for what is there for good.
+    fn settle_at_once(&self, name: &str, found: Option<&FoundModel>) {
+        let mut state = self.state();
+        let record = state.records.entry(name.to_owned()).or_default();
+        let _ = record.watched.observe(found, self.clock.now(), Duration::ZERO);
+    }
+
+    fn turn(&self, name: &str) -> Arc<Mutex<()>> {
+        self.state().records.entry(name.to_owned()).or_default().turn.clone()
+    }
+
+    fn turn_of_known(&self, name: &str) -> Result<Arc<Mutex<()>>> {
+        let state = self.state();
+        let record = state.records.get(name).filter(|record| !record.is_gone());
+        record.map(|record| record.turn.clone()).ok_or_else(|| unknown(name))
+    }
+
+    /// Has a model serve as the folder has it, as far as that can be done; whoever calls this has its turn.
+    fn carry_out(&self, name: &str, found: Option<FoundModel>, progress: &dyn Fn(Event)) {
+        let Some(found) = found else {
+            return self.install(name, None, Lineup::default(), Failures::new(), None, progress);
+        };
+        let settings = match &found.unreadable {
+            Some(reason) => Err(reason.clone()),
+            None => read_settings(&found),
+        };
+        let settings = match settings {
+            Ok(settings) => Arc::new(settings),
+            Err(reason) => return self.leave_alone(name, found, reason, progress),
+        };
+        let (lineup, withdrawn) = {
+            let mut state = self.state();
+            let record = state.records.entry(name.to_owned()).or_default();
+            record.forgive(&found);
+            (record.lineup.clone(), record.withdrawn.clone())
+        };
+        let (wanted, mut failures) = lineup::wanted(&settings, &found, |version| withdrawn.contains_key(&version));
+        let mut ready = BTreeMap::new();
+        let bring = |version: u64, ready: &mut BTreeMap<u64, Arc<Served>>, failures: &mut Failures| {
+            let brought = match found.versions.get(&version) {
+                Some(Ok(files)) => self.bring(name, version, files, &settings, &lineup, progress),
+                Some(Err(reason)) => Err(reason.clone()),
+                None => return,
+            };
+            match brought {
+                Ok(served) => drop(ready.insert(version, served)),
+                Err(reason) => drop(failures.insert(version, reason)),
+            }
+        };
+        for &version in &wanted {
+            bring(version, &mut ready, &mut failures);
+        }
+        // A process that starts while the newest version is no good serves what it would have gone on serving.
+        if let VersionPolicy::Latest(_) = settings.versions {
+            let lower = found.versions.keys().rev().copied();
+            for version in lower.filter(|version| !wanted.contains(version) && !withdrawn.contains_key(version)) {
+                if lineup.serves() || !ready.is_empty() {
+                    break;
+                }
+                bring(version, &mut ready, &mut failures);
+            }
+        }
+        let next = lineup.next(ready, &mut failures, &settings, &found);
+        self.install(name, Some(found), next, failures, Some(settings), progress);
+    }
+
+    /// Leaves a model as it serves, whose settings or folder cannot be read.
+    fn leave_alone(&self, name: &str, found: FoundModel, reason: String, progress: &dyn Fn(Event)) {
+        let mut state = self.state();
+        let record = state.records.entry(name.to_owned()).or_default();
+        record.trouble = Some(reason.clone());
+        record.acted_on = Some(Settled::There(found));
+        drop(state);
+        progress(Event::Failed {
+            name: name.to_owned(),
+            version: None,
+            reason,
+        });
+    }
+
+    /// The version as it serves already, if nothing about it has changed, or else opened anew.
+    fn bring(
+        &self,
+        name: &str,
+        version: u64,
+        files: &FoundVersion,
+        settings: &Arc<ModelSettings>,
+        lineup: &Lineup,
+        progress: &dyn Fn(Event),
+    ) -> Result<Arc<Served>, String> {
+        let is_current = |served: &&Arc<Served>| served.stamp == files.stamp && served.settings.open_alike(settings);
+        match lineup.version(version).filter(is_current) {
+            Some(served) => Ok(served.clone()),
+            None => self.open(name, version, files, settings, progress),
+        }
+    }
+
+    fn open(
+        &self,
+        name: &str,
+        version: u64,
+        files: &FoundVersion,
+        settings: &Arc<ModelSettings>,
+        progress: &dyn Fn(Event),
+    ) -> Result<Arc<Served>, String> {
+        let _loading = Loading::new(self, name, version);
+        progress(Event::Loading {
+            name: name.to_owned(),
+            version,
+        });
+        let is_unchanged = || match files.is_unchanged(&self.root) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(CHANGED.to_owned()),
+            Err(reason) => Err(format!("{CHANGED}: {reason}")),
+        };
+        is_unchanged()?;
+        let version_files = VersionFiles {
+            name: name.to_owned(),
+            version,
+            path: files.path.clone(),
+        };
+        let begun = self.clock.now();
+        let opened = catch_unwind(AssertUnwindSafe(|| self.opener.open(&version_files, settings)));
+        // What was read of files that change is no good, whether it could be read or not.
+        is_unchanged()?;
+        let model = opened
+            .map_err(|panic| format!("it panicked while it was being loaded: {}", text_of(&*panic)))?
+            .map_err(|error| error.message().to_owned())?;
+        let now = self.clock.now();
+        Ok(Arc::new(Served {
+            name: Arc::from(name),
+            version,
+            version_text: version.to_string().into(),
+            model,
+            settings: settings.clone(),
+            instance: self.instances.fetch_add(1, Ordering::Relaxed),
+            opened_at: now,
+            opened_in: now.saturating_sub(begun),
+            stamp: files.stamp.clone(),
+        }))
+    }
+
+    /// Exchanges who serves, all at once; what is replaced ends with the last request that has it.
+    fn install(
+        &self,
+        name: &str,
+        found: Option<FoundModel>,
+        next: Lineup,
+        failures: Failures,
+        settings: Option<Arc<ModelSettings>>,
+        progress: &dyn Fn(Event),
+    ) {
+        let mut state = self.state();
+        if state.is_closed {
+            // The models that were opened end here, which may take a while.
+            drop(state);
+            return;
+        }
+        let record = state.records.entry(name.to_owned()).or_default();
+        let events = events(name, &record.lineup, &next, &failures);
+        let is_there = |version: &u64| found.as_ref().is_some_and(|found| found.versions.contains_key(version));
+        let before = record.lineup.by_default().map(|served| served.version).filter(is_there);
+        record.succeed(before, next.by_default().map(|served| served.version));
+        let is_empty = found.as_ref().is_some_and(|found| found.versions.is_empty());
+        record.trouble = is_empty.then(|| "it has no version in the folder, such as `1/model.onnx`".to_owned());
+        record.failures = failures;
+        record.is_unloaded = false;
+        record.settings = settings;
+        if found.is_none() {
+            record.forget();
+        }
+        record.acted_on = Some(found.into());
+        let old = record.exchange(next);
+        let old_map = self.publish_model(&state, name);
+        drop(state);
+        drop((old, old_map));
+        events.into_iter().for_each(progress);
+    }
+
+    /// Has requests find what the record of a model says; the old map is for the caller to drop, outside of all locks.
+    fn publish_model(&self, state: &State, name: &str) -> Arc<super::Serving> {
+        let mut map = super::Serving::clone(&self.serving());
+        match state.records.get(name).filter(|record| record.lineup.serves()) {
+            Some(record) => drop(map.insert(Arc::from(name), record.lineup.clone())),
+            None => drop(map.remove(name)),
+        }
+        self.publish(Arc::new(map))
+    }
+}
+
+/// Shows a version as being loaded, until it is dropped.
+struct Loading<'a> {
+    repository: &'a Repository,
+    name: &'a str,
+    version: u64,
+}
+
+impl<'a> Loading<'a> {
+    fn new(repository: &'a Repository, name: &'a str, version: u64) -> Self {
+        let mut state = repository.state();
+        let record = state.records.entry(name.to_owned()).or_default();
+        record.loading.insert(version);
+        drop(state);
+        Self {
+            repository,
+            name,
+            version,
+        }
+    }
+}
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        if let Some(record) = self.repository.state().records.get_mut(self.name) {
+            record.loading.remove(&self.version);
+        }
+    }
+}
+
+/// What the exchange of one lineup for another looks like from outside.
+fn events(name: &str, old: &Lineup, next: &Lineup, failures: &Failures) -> Vec<Event> {
+    let name = || name.to_owned();
+    let is_new = |served: &&Arc<Served>| {
+        let before = old.version(served.version);
+        !before.is_some_and(|before| Arc::ptr_eq(before, served))
+    };
+    let loaded = next.versions().iter().filter(is_new).map(|served| Event::Loaded {
+        name: name(),
+        version: served.version,
+        took: served.opened_in,
+    });
+    let failed = failures.iter().map(|(version, reason)| Event::Failed {
+        name: name(),
+        version: Some(*version),
+        reason: reason.clone(),
+    });
+    let has_gone = |served: &&Arc<Served>| next.version(served.version).is_none();
+    let unloaded = old.versions().iter().filter(has_gone).map(|served| Event::Unloaded {
+        name: name(),
+        version: served.version,
+    });
+    loaded.chain(failed).chain(unloaded).collect()
+}
+
+fn read_settings(found: &FoundModel) -> Result<ModelSettings, String> {
+    let Some((path, stamp)) = &found.settings else {
+        return Ok(ModelSettings::default());
+    };
+    let settings = ModelSettings::read(path).map_err(|error| error.message().to_owned())?;
+    match (settings, layout::file_stamp(path)) {
+        (Some(settings), Ok(now)) if now == *stamp => Ok(settings),
+        _ => Err(format!("{}: it has changed while it was being read", path.display())),
+    }
+}
+
+/// What a panic says.
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("it does not say why")
+}
+
+fn hold(turn: &Mutex<()>) -> MutexGuard<'_, ()> {
+    turn.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unknown(name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no model `{name}`"))
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the repository is closed")
+}
+
+fn no_way_back(name: &str, reason: &str) -> Error {
+    Error::new(
+        ErrorKind::Fail,
+        format!("model `{name}` cannot be rolled back: {reason}"),
+    )
+}

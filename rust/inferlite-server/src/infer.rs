@@ -1,0 +1,107 @@
+//! One call, from a request's tensors to its answer.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use inferlite_core::batch::Terms;
+use inferlite_core::ticket::Ticket;
+use inferlite_core::{Answer, Call, Error, ErrorKind, Feed, Model, Result};
+
+use crate::overdue::Overdue;
+use crate::turn;
+
+/// What a request says of its turn.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Urgency {
+    /// Higher ones go first.
+    pub(crate) priority: i32,
+    /// How long the answer is of use.
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Answers a call without holding up the event loop of this thread for long.
+pub(crate) async fn infer<'m>(
+    model: &'m Arc<Model>,
+    feeds: &[Feed],
+    fetches: &[usize],
+    urgency: Urgency,
+    overdue: &Overdue<'_>,
+) -> Result<Answer<'m>> {
+    let call = Call {
+        feeds,
+        fetches,
+        options: None,
+    };
+    let missed = match model.look_up(&call) {
+        Ok(found) => return Ok(found.into()),
+        Err(missed) => missed,
+    };
+    let terms = Terms {
+        priority: urgency.priority,
+        deadline: urgency
+            .timeout
+            .map(|timeout| model.clock().now().saturating_add(timeout)),
+    };
+    if !model.is_batched() && model.is_brief(model.workload(&call)) {
+        // It is over before the deadline matters, and before another thread would have begun it.
+        let run = AssertUnwindSafe(|| model.compute(&call, missed, &Terms::default(), &|| Ok(())));
+        return catch_unwind(run)
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::RuntimeException, "the engine panicked")));
+    }
+    let mut ticket = if model.is_batched() {
+        turn::join(model, model.ask(&call, missed), terms).await?
+    } else {
+        model.begin(&call, missed, terms)?
+    };
+    let Some(timeout) = urgency.timeout else {
+        return answer(&mut ticket).await;
+    };
+    let waited = tokio::time::timeout(timeout, answer(&mut ticket)).await;
+    waited.unwrap_or_else(|_| {
+        overdue.watch(ticket.bell());
+        Err(Error::new(
+            ErrorKind::DeadlineExceeded,
+            format!("the answer did not come within {timeout:?}"),
+        ))
+    })
+}
+
+/// Waits for the answer of a ticket; to drop the ticket gives the claim up.
+async fn answer(ticket: &mut Ticket) -> Result<Answer<'static>> {
+    struct Rung {
+        has_rung: AtomicBool,
+        waker: AtomicWaker,
+    }
+    let mut bell: Option<Arc<Rung>> = None;
+    poll_fn(move |context| {
+        loop {
+            if let Some(rung) = &bell {
+                rung.waker.register(context.waker());
+                if !rung.has_rung.load(Ordering::Acquire) {
+                    return Poll::Pending;
+                }
+            }
+            match ticket.answer() {
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
+                Ok(None) => {}
+            }
+            let rung = Arc::new(Rung {
+                has_rung: AtomicBool::new(false),
+                waker: AtomicWaker::new(),
+            });
+            let rings = rung.clone();
+            bell = Some(rung);
+            ticket.bell().when_ended(Box::new(move || {
+                rings.has_rung.store(true, Ordering::Release);
+                rings.waker.wake();
+            }));
+        }
+    })
+    .await
+}

@@ -1,0 +1,9 @@
+//! JSON without a tree: a [`Reader`] that hands out one value after the other, numbers straight into the memory of tensors
+//! ([`grid`]), and what it takes to write replies.
+
+pub(crate) mod grid;
+mod number;
+mod reader;
+pub(crate) mod writer;
+
+pub(crate) use reader::{Fault, Kind, Reader};

@@ -1,0 +1,87 @@
+//! Runs that go on when the time of their caller is over.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use inferlite_core::ticket::Bell;
+use tokio::sync::oneshot;
+
+use crate::counts::Counts;
+
+/// A run that was told to end has so much time to do so before somebody is told.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// So many notices are kept; the oldest go first.
+const MOST_NOTICES: usize = 256;
+
+/// What the server's owner should know, until it is asked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Notices(Arc<Mutex<VecDeque<String>>>);
+
+impl Notices {
+    pub(crate) fn add(&self, notice: String) {
+        let mut notices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if notices.len() == MOST_NOTICES {
+            notices.pop_front();
+        }
+        notices.push_back(notice);
+    }
+
+    pub(crate) fn take(&self) -> Vec<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+            .collect()
+    }
+}
+
+/// Watches the runs of one version.
+#[derive(Debug)]
+pub(crate) struct Overdue<'a> {
+    pub(crate) model: &'a str,
+    pub(crate) version: &'a str,
+    pub(crate) counts: &'a Arc<Counts>,
+    pub(crate) notices: &'a Notices,
+}
+
+impl Overdue<'_> {
+    /// Counts a run until it ends, and says so if that takes long.
+    pub(crate) fn watch(&self, bell: Bell) {
+        let (rings, rung) = oneshot::channel();
+        let counts = self.counts.clone();
+        counts.more_overdue();
+        bell.when_ended(Box::new(move || {
+            counts.fewer_overdue();
+            let _ = rings.send(());
+        }));
+        let (notices, name) = (
+            self.notices.clone(),
+            format!("version {} of model `{}`", self.version, self.model),
+        );
+        actix_web::rt::spawn(async move {
+            if tokio::time::timeout(PATIENCE, rung).await.is_err() {
+                notices.add(format!(
+                    "a run of {name} has not ended {} s after the time of its caller was over",
+                    PATIENCE.as_secs()
+                ));
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_notices_are_kept_until_they_are_taken() {
+        let notices = Notices::default();
+        for number in 0..=MOST_NOTICES {
+            notices.add(number.to_string());
+        }
+        let taken = notices.take();
+        assert_eq!((taken.len(), taken[0].as_str()), (MOST_NOTICES, "1"));
+        assert!(notices.take().is_empty());
+    }
+}

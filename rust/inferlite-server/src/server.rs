@@ -1,0 +1,186 @@
+//! The server as its owner sees it: started, asked, stopped.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::middleware::Compress;
+use actix_web::rt::System;
+use actix_web::{App, HttpServer, web};
+use inferlite_core::repository::Repository;
+
+use crate::access_log::AccessLogSettings;
+use crate::keys::Keys;
+use crate::limits::Limits;
+use crate::service;
+use crate::state::State;
+
+/// How a repository is served.
+#[derive(Debug)]
+pub struct ServerSettings {
+    /// The address to listen on.
+    pub host: String,
+    /// 0 for one that is free.
+    pub port: u16,
+    /// Threads that read requests and write replies.
+    pub workers: usize,
+    /// The most that clients may ask.
+    pub limits: Limits,
+    /// Who may ask.
+    pub keys: Keys,
+    /// How long requests under way have to end once the server is told to stop.
+    pub drain_time: Duration,
+    /// How often the repository's folder is looked at; `None` for never.
+    pub watch: Option<Duration>,
+    /// Where a line for each request goes.
+    pub access_log: Option<AccessLogSettings>,
+}
+
+/// A server, which stops when it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    handle: ServerHandle,
+    workers: Option<JoinHandle<io::Result<()>>>,
+    watcher: Option<JoinHandle<()>>,
+    state: Arc<State>,
+    is_stopping: Arc<Stopping>,
+}
+
+/// Tells the watcher to end.
+#[derive(Debug, Default)]
+struct Stopping {
+    is_told: Mutex<bool>,
+    told: Condvar,
+}
+
+impl Stopping {
+    fn tell(&self) {
+        *self.is_told.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.told.notify_all();
+    }
+
+    /// Waits that long, or until it is time to end; whether it is.
+    fn wait(&self, time: Duration) -> bool {
+        let is_told = self.is_told.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.told.wait_timeout_while(is_told, time, |is_told| !*is_told);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Server {
+    /// Listens, and answers from now on; models are loaded meanwhile.
+    ///
+    /// # Errors
+    /// Where the address cannot be had, or a thread cannot be made.
+    pub fn start(repository: Arc<Repository>, settings: ServerSettings) -> io::Result<Self> {
+        let address = (settings.host.as_str(), settings.port);
+        let addresses: Vec<_> = address.to_socket_addrs()?.collect();
+        let listener = TcpListener::bind(addresses.as_slice())?;
+        let address = listener.local_addr()?;
+        let watch = settings.watch;
+        let (count, drain_time) = (settings.workers.max(1), settings.drain_time);
+        let state = Arc::new(State::new(repository, settings)?);
+        let (handles, handle) = mpsc::sync_channel(1);
+        let served = state.clone();
+        let workers = Builder::new()
+            .name("inferlite-server".to_owned())
+            .spawn(move || System::new().block_on(run(listener, served, count, drain_time, &handles)))?;
+        let Ok(handle) = handle.recv() else {
+            let ended = workers
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("the server panicked")));
+            return Err(ended
+                .err()
+                .unwrap_or_else(|| io::Error::other("the server ended at once")));
+        };
+        let is_stopping = Arc::<Stopping>::default();
+        let (repository, until) = (state.repository.clone(), is_stopping.clone());
+        let watcher = Builder::new().name("inferlite-models".to_owned()).spawn(move || {
+            // A folder that cannot be read is told of by the index, and looked at again.
+            let _ = repository.load_all(&|_| ());
+            let Some(interval) = watch else { return };
+            while !until.wait(interval) {
+                repository.scan(&|_| ());
+            }
+        })?;
+        Ok(Self {
+            address,
+            handle,
+            workers: Some(workers),
+            watcher: Some(watcher),
+            state,
+            is_stopping,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it serves.
+    #[must_use]
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.state.repository
+    }
+
+    /// What its owner should know and has not been told yet.
+    #[must_use]
+    pub fn take_notices(&self) -> Vec<String> {
+        self.state.notices.take()
+    }
+
+    /// Takes no more connections, waits for the requests under way for as long as the settings say, and ends.
+    pub fn stop(&mut self) {
+        let Some(workers) = self.workers.take() else { return };
+        self.state.drain();
+        self.is_stopping.tell();
+        // The command is sent at once; what it returns would only wait.
+        drop(self.handle.stop(true));
+        let _ = workers.join();
+        if let Some(watcher) = self.watcher.take() {
+            let _ = watcher.join();
+        }
+        self.state.repository.close();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn run(
+    listener: TcpListener,
+    state: Arc<State>,
+    workers: usize,
+    drain_time: Duration,
+    handles: &mpsc::SyncSender<ServerHandle>,
+) -> io::Result<()> {
+    let limits = &state.limits;
+    let data = web::Data::from(state.clone());
+    let payload = web::PayloadConfig::new(limits.body);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(data.clone())
+            .app_data(payload.clone())
+            .wrap(Compress::default())
+            .default_service(web::to(service::serve))
+    })
+    .workers(workers)
+    .max_connections(limits.connections.div_ceil(workers))
+    .client_request_timeout(limits.header_time)
+    .keep_alive(limits.idle_time)
+    .shutdown_timeout(drain_time.as_secs())
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    let _ = handles.send(server.handle());
+    server.await
+}

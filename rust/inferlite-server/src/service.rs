@@ -1,0 +1,287 @@
+//! One request, from its path to its reply.
+
+use std::time::Instant;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
+use inferlite_core::repository::Served;
+use std::sync::Arc;
+
+use crate::counts::Counts;
+use crate::infer::{Urgency, infer};
+use crate::routes::{Access, Route, Target};
+use crate::state::State;
+use crate::status::Failure;
+use crate::wire::plain::PlainRequest;
+use crate::wire::{Refusal, plain, request, response};
+use crate::{admin, openapi, prometheus};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+/// How many bytes of a body are JSON, where tensors follow as they are.
+const JSON_LEN: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// What goes back.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) content_type: HeaderValue,
+    pub(crate) json_len: Option<usize>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    pub(crate) fn json(body: Vec<u8>) -> Self {
+        Self {
+            content_type: JSON,
+            json_len: None,
+            body,
+        }
+    }
+
+    pub(crate) fn text(body: String) -> Self {
+        Self {
+            content_type: TEXT,
+            json_len: None,
+            body: body.into_bytes(),
+        }
+    }
+}
+
+/// Answers any request.
+pub(crate) async fn serve(request: HttpRequest, payload: web::Payload, state: web::Data<State>) -> HttpResponse {
+    let start = Instant::now();
+    let ended = answer(&request, payload, &state).await;
+    let response = match ended {
+        Ok(reply) => respond(reply, &state),
+        Err(failure) => refuse(&failure, &request),
+    };
+    state.log(&request, &response, start);
+    response
+}
+
+async fn answer(request: &HttpRequest, payload: web::Payload, state: &State) -> Result<Reply, Failure> {
+    let decoded = percent_decoded(request.path())?;
+    let route = Route::of(&decoded).ok_or_else(|| Failure::new(404, "Not Found"))?;
+    if !route.takes(request.method().as_str()) {
+        return Err(Failure::new(405, "Method Not Allowed"));
+    }
+    if !state.keys.admit(route.access(), key(request.headers())) {
+        return Err(Failure::new(
+            401,
+            match route.access() {
+                Access::Admin => "a key for administration is needed: send it as `Authorization: Bearer KEY`",
+                Access::Open | Access::Inference => "a key is needed: send it as `Authorization: Bearer KEY`",
+            },
+        ));
+    }
+    match route {
+        Route::Infer(target) => {
+            let _guest = state.admit()?;
+            protocol(request, payload, state, target).await
+        }
+        Route::Predict => {
+            let _guest = state.admit()?;
+            let body = body(request, payload, state).await?;
+            let head = plain::head(&body)?;
+            let served = match &head.model {
+                Some(model) => {
+                    let version = head.version.as_deref();
+                    found(state, Target { model, version })?
+                }
+                None => state.repository.only()?,
+            };
+            let asked = plain::read(&body, &head, served.model.signature(), &served.name);
+            plainly(state, &served, asked).await
+        }
+        Route::Classic(target) => {
+            let _guest = state.admit()?;
+            let body = body(request, payload, state).await?;
+            let served = found(state, target)?;
+            let asked = plain::read_tensorflow(&body, served.model.signature(), &served.name);
+            plainly(state, &served, asked).await
+        }
+        Route::Metrics => Ok(Reply::text(prometheus::text(state))),
+        Route::OpenApi => Ok(Reply::json(openapi::DESCRIPTION.into())),
+        _ => {
+            let body = if request.method() == "POST" {
+                body(request, payload, state).await?
+            } else {
+                web::Bytes::new()
+            };
+            admin::answer(route, &body, state).await
+        }
+    }
+}
+
+/// The Open Inference Protocol's `infer`.
+async fn protocol(
+    request: &HttpRequest,
+    payload: web::Payload,
+    state: &State,
+    target: Target<'_>,
+) -> Result<Reply, Failure> {
+    let body = body(request, payload, state).await?;
+    let served = found(state, target)?;
+    let json_len = json_len(request.headers())?;
+    let counts = state.counts_of(&served);
+    let overdue = state.overdue(&served, &counts);
+    let answered = async {
+        let signature = served.model.signature();
+        let asked = request::read(&body, json_len, signature, &served.name)?;
+        let urgency = Urgency {
+            priority: asked.priority,
+            timeout: asked.timeout.or(served.settings.timeout()),
+        };
+        let answer = infer(
+            &served.model,
+            asked.inputs.feeds(),
+            &asked.wanted.fetches,
+            urgency,
+            &overdue,
+        )
+        .await?;
+        let head = response::Head {
+            id: asked.id.as_deref(),
+            model: &served.name,
+            version: &served.version_text,
+            signature,
+            wanted: &asked.wanted,
+        };
+        let mut reply = Vec::with_capacity(512);
+        let json_len = response::write(&mut reply, &head, &answer)?;
+        Ok(Reply {
+            content_type: if json_len.is_some() { BINARY } else { JSON },
+            json_len,
+            body: reply,
+        })
+    };
+    counted(&counts, answered).await
+}
+
+/// The forms for plain clients.
+async fn plainly(state: &State, served: &Arc<Served>, asked: Result<PlainRequest, Refusal>) -> Result<Reply, Failure> {
+    let counts = state.counts_of(served);
+    let overdue = state.overdue(served, &counts);
+    let answered = async {
+        let asked = asked?;
+        let urgency = Urgency {
+            priority: 0,
+            timeout: asked.timeout.or(served.settings.timeout()),
+        };
+        let answer = infer(&served.model, asked.inputs.feeds(), &asked.fetches, urgency, &overdue).await?;
+        let mut reply = Vec::with_capacity(256);
+        plain::write(
+            &mut reply,
+            asked.form,
+            &asked.fetches,
+            served.model.signature(),
+            &answer,
+        )?;
+        Ok(Reply::json(reply))
+    };
+    counted(&counts, answered).await
+}
+
+/// Counts how a request to a version ends.
+async fn counted(counts: &Counts, answered: impl Future<Output = Result<Reply, Failure>>) -> Result<Reply, Failure> {
+    let counted = counts.begin();
+    let ended = answered.await;
+    match &ended {
+        Ok(_) => counted.succeed(),
+        Err(failure) => counted.fail(failure.status),
+    }
+    ended
+}
+
+pub(crate) fn found(state: &State, target: Target<'_>) -> Result<Arc<Served>, Failure> {
+    Ok(state.repository.find(target.model, target.version)?)
+}
+
+/// The whole body, decompressed.
+async fn body(request: &HttpRequest, payload: web::Payload, state: &State) -> Result<web::Bytes, Failure> {
+    let limits = &state.limits;
+    let too_large = || Failure::new(413, format!("the body is larger than {} bytes", limits.body));
+    let headers = request.headers();
+    if let Some(coding) = headers.get(header::CONTENT_ENCODING) {
+        let is_known = matches!(coding.as_bytes(), b"gzip" | b"deflate" | b"identity" | b"");
+        if !is_known {
+            return Err(Failure::new(
+                415,
+                "the body's `Content-Encoding` must be gzip, deflate or identity",
+            ));
+        }
+    }
+    let mut payload = payload.into_inner();
+    let read = web::Bytes::from_request(request, &mut payload);
+    match tokio::time::timeout(limits.body_time, read).await {
+        Err(_) => Err(Failure::new(
+            408,
+            format!("the body did not come within {:?}", limits.body_time),
+        )),
+        Ok(Err(error)) if error.as_response_error().status_code() == StatusCode::PAYLOAD_TOO_LARGE => Err(too_large()),
+        Ok(Err(error)) => Err(Failure::new(400, format!("the body cannot be read: {error}"))),
+        Ok(Ok(body)) => Ok(body),
+    }
+}
+
+fn json_len(headers: &HeaderMap) -> Result<Option<usize>, Failure> {
+    let Some(value) = headers.get(JSON_LEN) else {
+        return Ok(None);
+    };
+    let number = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    let number = number.ok_or_else(|| {
+        let given = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        Failure::new(
+            400,
+            format!("`Inference-Header-Content-Length` must be a number of bytes, not `{given}`"),
+        )
+    })?;
+    Ok(Some(number))
+}
+
+fn key(headers: &HeaderMap) -> Option<&[u8]> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, key) = value.as_bytes().split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
+    });
+    bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes().trim_ascii()))
+}
+
+/// The path without `%41` and the like.
+fn percent_decoded(path: &str) -> Result<std::borrow::Cow<'_, str>, Failure> {
+    percent_encoding::percent_decode_str(path)
+        .decode_utf8()
+        .map_err(|_| Failure::new(404, "Not Found"))
+}
+
+fn respond(reply: Reply, state: &State) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::CONTENT_TYPE, reply.content_type));
+    if let Some(json_len) = reply.json_len {
+        response.insert_header((JSON_LEN, HeaderValue::from(json_len)));
+    }
+    if state.is_draining() {
+        response.force_close();
+    }
+    response.body(reply.body)
+}
+
+fn refuse(failure: &Failure, request: &HttpRequest) -> HttpResponse {
+    let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = HttpResponse::build(status);
+    response.insert_header((header::CONTENT_TYPE, JSON));
+    if failure.may_retry {
+        response.insert_header((header::RETRY_AFTER, HeaderValue::from_static("1")));
+    }
+    if failure.status == 401 {
+        response.insert_header((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+    }
+    if failure.status == 405
+        && let Some(route) = Route::of(request.path())
+    {
+        response.insert_header((header::ALLOW, HeaderValue::from_static(route.methods())));
+    }
+    response.body(failure.body())
+}
