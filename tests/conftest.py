@@ -77,8 +77,28 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
+def native_backend() -> Iterator[str]:
+    """Run the test on the native back end, of which it tests a part that the other one lacks."""
+    if "native" not in BACKENDS:
+        pytest.skip("INFERLITE_TEST_BACKENDS leaves the native back end out")
+    _backend.select("native")
+    yield "native"
+    _backend.select(None)
+
+
+@pytest.fixture
 def child_environment(backend: str) -> dict[str, str]:
     """The environment of a subprocess that uses the same back end as the test and can import the test modules."""
+    return _child_environment(backend)
+
+
+@pytest.fixture
+def native_environment(native_backend: str) -> dict[str, str]:
+    """The same for a test of the native back end alone."""
+    return _child_environment(native_backend)
+
+
+def _child_environment(backend: str) -> dict[str, str]:
     path = os.pathsep.join(entry for entry in (*IMPORTABLE, os.environ.get("PYTHONPATH")) if entry)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("INFERLITE_")}
     return {**clean, "INFERLITE_BACKEND": backend, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"}

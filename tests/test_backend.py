@@ -278,6 +278,11 @@ def _try_batch_tuning() -> None:
     inferlite.load(make_models.path("double"), batching=batching, rows_independent=True)
 
 
+def _try_server() -> None:
+    with tempfile.TemporaryDirectory() as folder, inferlite.Server(folder) as server:
+        assert server.index() == []
+
+
 def _try_strings_in_values() -> None:
     value = inferlite.OrtValue.ortvalue_from_numpy(np.array(["a"]))
     assert value.numpy().tolist() == ["a"]
@@ -294,6 +299,7 @@ TRIALS = {
     "row_independence": _try_row_independence,
     "batch_tuning": _try_batch_tuning,
     "padding": _try_padding,
+    "server": _try_server,
     "native_engine": _try_native_engine,
     "session_objects": _try_session_objects,
     "tuning": _try_tuning,

@@ -49,7 +49,7 @@ def test_no_verb_shows_the_help_and_is_wrong_usage() -> None:
 
 def test_help_lists_the_verbs_examples_and_every_exit_code() -> None:
     text = succeed("--help")
-    for verb in ("demo", "info", "run", "bench"):
+    for verb in ("demo", "info", "run", "bench", "serve"):
         assert f"\n  {verb} " in text
         assert f"\n  inferlite {verb}" in text
     for code in ExitCode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 import inferlite
 from inferlite import demo
-from inferlite.cli import application, demo as demo_verb, sides
+from inferlite.cli import application, demo as demo_verb, roundtrip, sides
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "train_digits.py"
 
@@ -98,6 +99,11 @@ def test_the_demo_shows_accuracy_equality_and_costs(backend: str) -> None:
     assert "accuracy: 97.0% (524 of 540 held-out digits)\n" in text
     assert "answers: equal to onnxruntime's bit for bit, 540 digits one by one and together\n" in text
     assert "cache: 540 of 540 answers found when asked again, equal bit for bit\n" in text
+    if backend == "native":
+        wanted = r"^server: 540 of 540 answers over HTTP equal bit for bit, [\d,]+ requests/s on one connection$"
+        assert re.search(wanted, text, flags=re.MULTILINE)
+    else:
+        assert "server: left out, it is a part of the native back end\n" in text
     assert text.count("% sure), right\n") == 3
     assert text.count("% sure), wrong, it is a ") == 1
     for call in (
@@ -123,3 +129,10 @@ def test_the_demo_fails_if_an_answer_of_the_cache_differs(monkeypatch: pytest.Mo
     monkeypatch.setattr(demo_verb, "first_difference", lambda *_: "output `label` differs")
     result = CliRunner().invoke(application.app, ["demo"])
     assert (result.exit_code, result.stderr) == (3, "error: the answers with a cache differ: output `label` differs\n")
+
+
+@pytest.mark.usefixtures("quick", "native_backend")
+def test_the_demo_fails_if_an_answer_of_the_server_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roundtrip, "first_difference", lambda *_: "output `label` differs")
+    result = CliRunner().invoke(application.app, ["demo"])
+    assert (result.exit_code, result.stderr) == (3, "error: the server's answers differ: output `label` differs\n")

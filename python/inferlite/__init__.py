@@ -6,6 +6,8 @@ Example:
     >>> outputs = session.run(None, {"x": x})  # doctest: +SKIP
     >>> model = inferlite.load("model.onnx")  # doctest: +SKIP
     >>> y = model(x)  # doctest: +SKIP
+    >>> with inferlite.Server("models/") as server:  # doctest: +SKIP
+    ...     print(server.url)
 
 Names are resolved when they are used: `import inferlite` imports neither onnxruntime nor the native part.
 `InferenceSession` and `Model` are the classes of the back end that is active at that moment, which `backend` names.
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
         set_global_thread_pool,
         set_seed,
     )
+    from inferlite.server import ServedModel, Server
     from inferlite.session import InferenceSession
     from inferlite.sparse import SparseTensor
     from inferlite.values import OrtValue, OrtValueVector, copy_tensors
@@ -89,6 +92,8 @@ __all__ = [
     "PredictionCache",
     "QueueFullError",
     "RunOptions",
+    "ServedModel",
+    "Server",
     "SessionOptions",
     "Signature",
     "SparseTensor",
@@ -126,6 +131,8 @@ _MODULES = {
     "Pad": "padding",
     "PredictionCache": "cache",
     "RunOptions": "options",
+    "ServedModel": "server",
+    "Server": "server",
     "SessionOptions": "options",
     "Signature": "metadata",
     "Stats": "metadata",

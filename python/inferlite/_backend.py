@@ -8,10 +8,13 @@ import os
 import threading
 import warnings
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from inferlite._library import LIBRARY_VARIABLE, find_library
 from inferlite.exceptions import BackendUnavailableError
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 BACKEND_VARIABLE: Final = "INFERLITE_BACKEND"
 
@@ -100,6 +103,25 @@ def load_native() -> None:
         _native()
 
 
+def native_core() -> ModuleType | None:
+    """The native part, ready for use; None where the Python back end is active.
+
+    Whoever needs nothing but the native part does not wait for the classes of a back end, which nobody may have asked
+    for yet.
+
+    Raises:
+        BackendUnavailableError: It cannot be used here, and nothing has chosen the Python back end.
+        ValueError: The environment asks for a back end that there is not.
+    """
+    with _lock:
+        if _choice.backend is not None:
+            return _load_core() if _choice.backend.name == "native" else None
+        wanted = os.environ.get(BACKEND_VARIABLE)
+        if wanted:
+            _check(wanted, BACKEND_VARIABLE)
+        return None if wanted == "python" else _load_core()
+
+
 def _check(name: str, what: str) -> None:
     if name not in _NAMES:
         message = f"{what} must be `native` or `python`, not `{name}`"
@@ -128,6 +150,13 @@ def _pick() -> tuple[str | None, Backend]:
 
 
 def _native() -> Backend:
+    core = _load_core()
+    from inferlite.session import InferenceSession  # noqa: PLC0415 - needs the native part
+
+    return Backend("native", InferenceSession, core.Model)
+
+
+def _load_core() -> ModuleType:
     try:
         from inferlite import _core  # noqa: PLC0415 - it may be missing, which is what is found out here
     except ImportError as error:
@@ -138,9 +167,7 @@ def _native() -> Backend:
     # runtime's messages is logged.
     atexit.unregister(_core._shut_gate)  # noqa: SLF001 - of this package
     atexit.register(_core._shut_gate)  # noqa: SLF001
-    from inferlite.session import InferenceSession  # noqa: PLC0415 - needs the native part
-
-    return Backend("native", InferenceSession, _core.Model)
+    return _core
 
 
 def _python() -> Backend:

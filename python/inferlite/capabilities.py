@@ -101,6 +101,12 @@ CAPABILITIES: Final = {
         reason="onnxruntime's Python package has no pool that leaves other sessions alone: give each session few "
         "threads, or install the native part",
     ),
+    "server": Capability(
+        native=True,
+        python=False,
+        reason="the server is a part of the native back end: install the native part, or call `inferlite.load` in "
+        "a web framework",
+    ),
     "logging": Capability(
         native=True,
         python=False,

@@ -7,22 +7,24 @@ import os
 import sys
 import traceback
 import warnings
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, cast
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
 import inferlite
-from inferlite.cli.bench import bench
-from inferlite.cli.demo import demo
 from inferlite.cli.failures import CommandError, ExitCode, one_line
-from inferlite.cli.info import info
 from inferlite.cli.options import VERBOSE_KEY, Verbose
-from inferlite.cli.run import run
 from inferlite.exceptions import BackendUnavailableError, InferliteError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+VERBS: Final = ("demo", "info", "run", "bench", "serve")
+"""The commands; each is the function of that name in the module of that name."""
 
 EXAMPLES = """
 Examples:
@@ -33,6 +35,7 @@ inferlite info model.onnx                       what goes in, what comes out
 inferlite run model.onnx --dim batch=4          run it on random inputs
 inferlite run model.onnx --input x=x.npy --output answers
 inferlite bench model.onnx --json               compare with onnxruntime
+inferlite serve models/                         answer over HTTP
 """
 
 
@@ -47,8 +50,37 @@ def _exit_codes() -> str:
     return "\n".join(["Exit codes:", "", "\b", *lines])
 
 
+class _Verbs(Mapping[str, Any]):
+    """The commands by name, each made when it is asked for: a server starts without what a benchmark imports."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - typer's class for commands is private
+        if name not in VERBS:
+            raise KeyError(name)
+        if name not in self._made:
+            verb = getattr(import_module(f"inferlite.cli.{name}"), name)
+            alone = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+            alone.command(name=name, help=_help(verb))(verb)
+            self._made[name] = get_command(alone)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(VERBS)
+
+    def __len__(self) -> int:
+        return len(VERBS)
+
+
 class Application(TyperGroup):
     """A group of commands whose failures are one line on stderr and a documented exit code."""
+
+    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - typer's signature
+        """Make the group that typer describes, with the commands that are made later."""
+        super().__init__(**attributes)
+        # It is read, and never written to.
+        self.commands = cast("Any", _Verbs())
 
     def main(
         self,
@@ -185,7 +217,3 @@ def root(
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit(ExitCode.USAGE)
-
-
-for verb in (demo, info, run, bench):
-    app.command(help=_help(verb))(verb)

@@ -9,6 +9,7 @@ from inferlite._measure import Comparison, paired_rounds
 from inferlite.cli.answers import first_difference
 from inferlite.cli.failures import DifferentAnswersError, refusals
 from inferlite.cli.options import Verbose, session_options
+from inferlite.cli.roundtrip import ask_over_http
 from inferlite.cli.sides import check_answers, open_both
 from inferlite.cli.terminal import Terminal, show_seconds
 from inferlite.demo import MODEL_PATH, Digits, choose_samples, draw, load_samples
@@ -26,7 +27,7 @@ BATCH: Final = 64
 
 
 def demo(verbose: Verbose = False) -> None:
-    """Classify hand-written digits, check the answers, time a call.
+    """Classify hand-written digits, check the answers, time a call, serve them over HTTP.
 
     Needs no model and no download: a small network and digits it has never seen come with the package.
     Fails with exit code 3 if an answer is not onnxruntime's, bit for bit.
@@ -49,12 +50,20 @@ def demo(verbose: Verbose = False) -> None:
     for pixels in digits.pixels:
         check_answers(ours, theirs, {"pixels": pixels[None]})
     found = _check_cache(cached, model, digits)
+    served = "left out, it is a part of the native back end"
+    if inferlite.backend == "native":
+        per_second = ask_over_http(digits.pixels, theirs)
+        served = (
+            f"{len(digits)} of {len(digits)} answers over HTTP equal bit for bit, {per_second:,.0f} requests/s on one "
+            "connection"
+        )
     terminal.line()
     terminal.fields(
         [
             ("accuracy", f"{correct / len(digits):.1%} ({correct} of {len(digits)} held-out digits)"),
             ("answers", f"equal to onnxruntime's bit for bit, {len(digits)} digits one by one and together"),
             ("cache", f"{found} of {len(digits)} answers found when asked again, equal bit for bit"),
+            ("server", served),
         ]
     )
     _show_costs(terminal, digits, model, cached, ours, theirs)

@@ -23,6 +23,7 @@ class ExitCode(IntEnum):
     DIFFERENT = 3
     UNWRITABLE = 4
     UNAVAILABLE = 5
+    ADDRESS = 6
     INTERNAL = 70
     INTERRUPTED = 130
     CLOSED_PIPE = 141
@@ -38,8 +39,9 @@ _MEANINGS = {
     ExitCode.REFUSED: "the model or its inputs were refused, or the model failed",
     ExitCode.USAGE: "wrong usage of the command line",
     ExitCode.DIFFERENT: "the answers differ from onnxruntime's",
-    ExitCode.UNWRITABLE: "the outputs could not be written",
+    ExitCode.UNWRITABLE: "the outputs or the access log could not be written",
     ExitCode.UNAVAILABLE: "ONNX Runtime or the back end that was asked for cannot be used",
+    ExitCode.ADDRESS: "the server cannot listen on its address",
     ExitCode.INTERNAL: "a bug in inferlite",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
     ExitCode.CLOSED_PIPE: "the reader of the output went away",
@@ -74,6 +76,12 @@ class UnwritableError(CommandError):
     """An output could not be written."""
 
     code = ExitCode.UNWRITABLE
+
+
+class AddressError(CommandError):
+    """The server cannot listen where it should."""
+
+    code = ExitCode.ADDRESS
 
 
 # What onnxruntime puts before every message; the exit code says as much.

@@ -25,7 +25,7 @@ from rich.text import Text
 from inferlite.cli.failures import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 PATIENCE: Final = 1.0
 """Seconds before a progress bar shows."""
@@ -153,17 +153,17 @@ class Terminal:
             progress.stop()
 
     @contextmanager
-    def waiting(self, text: str) -> Iterator[None]:
-        """Show a spinner with `text` on stderr while the block takes longer than a second."""
+    def waiting(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Show a spinner with `text` on stderr while the block takes over a second; gives what changes the text."""
         if not self.has_progress:
-            yield
+            yield lambda _text: None
             return
         status = self._progress.status(text)
         timer = threading.Timer(PATIENCE, status.start)
         timer.daemon = True
         timer.start()
         try:
-            yield
+            yield status.update
         finally:
             timer.cancel()
             timer.join()

@@ -1,0 +1,281 @@
+"""`inferlite serve`: a folder of models over HTTP, until a signal ends it.
+
+Only what listening needs is imported before the server has begun to load: rich, http and the like come while it does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import typer
+
+from inferlite.cli.failures import AddressError, ExitCode, RefusedError, UnwritableError, WrongUsageError, one_line
+from inferlite.cli.interrupt import StopSignals
+from inferlite.cli.options import Verbose  # noqa: TC001 - typer reads it
+from inferlite.exceptions import ModelLoadError
+from inferlite.server import Server, is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from inferlite.cli.terminal import Terminal
+    from inferlite.server import ServedModel
+
+LAYOUT: Final = "a repository holds `NAME/1/model.onnx`, `NAME/model.onnx` or `NAME.onnx` for each model"
+
+LOOK: Final = 0.005
+"""Seconds between two looks at what is being loaded."""
+
+GLANCE: Final = 1.0
+"""The same, once all of it is."""
+
+Repository = Annotated[
+    Path, typer.Argument(metavar="REPOSITORY", help="The folder that holds the models.", show_default=False)
+]
+Host = Annotated[
+    str,
+    typer.Option("--host", metavar="ADDRESS", help="The address to listen on; 0.0.0.0 for all, which demands a key."),
+]
+Port = Annotated[int, typer.Option("--port", min=0, max=65_535, help="The port; 0 for one that is free.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        max=1_024,
+        metavar="N",
+        help="Threads that read requests and write replies; by default one for each processor.",
+        show_default=False,
+    ),
+]
+Keys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key",
+        metavar="KEY",
+        envvar="INFERLITE_KEYS",
+        help="A key that requests for answers must bring, as `Authorization: Bearer KEY`. Repeat it for several; the "
+        "variable holds them with blanks in between, and shows them to nobody who lists processes.",
+        show_default=False,
+    ),
+]
+AdminKeys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--admin-key",
+        metavar="KEY",
+        envvar="INFERLITE_ADMIN_KEYS",
+        help="The same for the rest: load, unload, rollback, index, statistics, metrics. With `--key` alone, none may.",
+        show_default=False,
+    ),
+]
+MaxBody = Annotated[
+    str, typer.Option("--max-body", metavar="SIZE", help="The largest body of a request, uncompressed.")
+]
+DrainTimeout = Annotated[
+    float,
+    typer.Option(
+        "--drain-timeout", min=0, metavar="SECONDS", help="How long requests under way have to end at the end."
+    ),
+]
+Watch = Annotated[
+    bool, typer.Option("--watch/--no-watch", help="Load and unload models as they come, change and go in the folder.")
+]
+AccessLog = Annotated[
+    Literal["off", "text", "json"], typer.Option("--access-log", help="Whether each request leaves a line, and which.")
+]
+AccessLogPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--access-log-path",
+        metavar="FILE",
+        help="Append these lines to a file, instead of writing them to stderr.",
+        show_default=False,
+    ),
+]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Let others reach the server without a key.")]
+
+
+def serve(
+    repository: Repository,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    workers: Workers = None,
+    key: Keys = None,
+    admin_key: AdminKeys = None,
+    max_body: MaxBody = "64MB",
+    drain_timeout: DrainTimeout = 30.0,
+    watch: Watch = True,
+    access_log: AccessLog = "off",
+    access_log_path: AccessLogPath = None,
+    insecure: Insecure = False,
+    verbose: Verbose = False,
+) -> None:
+    """Serve a folder of models over HTTP, by the Open Inference Protocol.
+
+    Examples:
+      inferlite serve models/                                 on http://127.0.0.1:8000, for this machine alone
+      inferlite serve models/ --port 9000 --access-log text   a line on stderr for each request
+      INFERLITE_KEYS=secret inferlite serve models/ --host 0.0.0.0
+                                                              for others, who bring the key
+
+    The folder, of which any part may come later:
+      models/digits/1/model.onnx        version 1 of the model `digits`
+      models/digits/2/model.onnx        version 2, which is served as soon as it is there
+      models/digits/model.toml          settings: cache, batching, versions, labels, warm-up, threads
+      models/spam.onnx                  a model with one version, and without settings
+
+    To ask it (the server prints a line that fits a model of yours):
+      curl http://127.0.0.1:8000/v2/models/digits
+      curl http://127.0.0.1:8000/predict -d '{"model": "digits", "inputs": [[0, 1, 2]]}'
+
+    SIGTERM and Ctrl-C let the requests under way end first; Ctrl-C again ends it at once.
+    """
+    del verbose
+    _check_repository(repository)
+    arguments = {
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "keys": key or (),
+        "admin_keys": admin_key or (),
+        "max_body": max_body,
+        "drain_timeout": drain_timeout,
+        "watch": 1.0 if watch else None,
+        "access_log": access_log,
+        "access_log_path": access_log_path,
+        "insecure": insecure,
+    }
+    if not (key or insecure or is_loopback(host)):
+        message = (
+            f"others may reach the server on `{host}` without a key: pass `--key` or set INFERLITE_KEYS, or pass "
+            "`--insecure` if that is meant"
+        )
+        raise WrongUsageError(message)
+    with StopSignals() as signals:
+        server = _start(repository, arguments)
+        try:
+            _run(server, repository, signals, next(iter(key or admin_key or ()), None))
+        finally:
+            server.stop()
+    if signals.received == signal.SIGINT:
+        raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def _start(repository: Path, arguments: dict[str, Any]) -> Server:
+    try:
+        return Server(repository, wait=False, **arguments)
+    except ValueError as error:
+        raise WrongUsageError(str(error)) from error
+    except ModelLoadError as error:
+        raise RefusedError(str(error)) from error
+    except OSError as error:
+        path = arguments["access_log_path"]
+        if path is not None and error.filename is not None:
+            message = f"the access log `{path}` cannot be written: {(error.strerror or str(error)).lower()}"
+            raise UnwritableError(message) from error
+        raise AddressError(error.strerror or str(error)) from error
+
+
+def _run(server: Server, repository: Path, signals: StopSignals, key: str | None) -> None:
+    """Show what is loaded and how to ask for it, then wait for a signal."""
+    from inferlite.cli.lineup import show_lineup  # noqa: PLC0415 - while models are being loaded
+    from inferlite.cli.terminal import Terminal  # noqa: PLC0415 - likewise
+
+    terminal = Terminal()
+    if _wait_for_models(server, signals, terminal):
+        show_lineup(terminal, server, repository, key)
+        # Whoever reads a pipe waits for this, and it is the last for a long time.
+        sys.stdout.flush()
+        _tell_changes(server, signals)
+    name = "Ctrl-C" if signals.received == signal.SIGINT else "SIGTERM"
+    _note(f"{name}: requests under way may end, no more are taken; Ctrl-C ends it at once")
+
+
+def _wait_for_models(server: Server, signals: StopSignals, terminal: Terminal) -> bool:
+    """Wait until all models are loaded or have failed, and say so meanwhile; False where a signal came first."""
+    told: list[ServedModel] = []
+    with terminal.waiting("looking for models") as show:
+        while not signals.wait(LOOK):
+            # In this order, or what came last would not be told.
+            is_ready, index = server.is_ready(), server.index()
+            if terminal.has_progress:
+                show(_progress(index))
+            else:
+                _tell(index, told)
+                told = index
+            if is_ready:
+                return True
+    return False
+
+
+def _tell_changes(server: Server, signals: StopSignals) -> None:
+    """Say what comes, goes or fails, until a signal has come."""
+    told = server.index()
+    while not signals.wait(GLANCE):
+        index = server.index()
+        _tell(index, told)
+        told = index
+        for notice in server.notices():
+            _note(f"warning: {notice}")
+
+
+def _tell(index: Iterable[ServedModel], told: Sequence[ServedModel]) -> None:
+    for model in index:
+        has_failed = model.state == "UNAVAILABLE" and model.reason is not None
+        if model not in told and (has_failed or model.state == "READY"):
+            name = model.name if model.version is None else f"{model.name} version {model.version}"
+            _note(f"failed: {name}: {model.reason}" if has_failed else f"loaded: {name}")
+
+
+def _progress(index: Iterable[ServedModel]) -> str:
+    states = [model.state for model in index]
+    return f"loading {states.count('LOADING')} of {len(states)} models" if states else "looking for models"
+
+
+def _note(text: str) -> None:
+    if sys.stderr is not None:
+        print(one_line(text), file=sys.stderr, flush=True)
+
+
+def _check_repository(path: Path) -> None:
+    """Refuse what holds no model, and say what one looks like.
+
+    Raises:
+        RefusedError: It is no folder, or nothing in it could be a model.
+    """
+    try:
+        if path.is_dir():
+            with os.scandir(path) as entries:
+                if any(_may_hold_a_model(entry) for entry in entries):
+                    return
+            reason = "holds no model"
+        elif path.exists():
+            reason = "is a file, not a folder"
+        else:
+            reason = "does not exist"
+    except (OSError, ValueError) as error:
+        reason = f"cannot be read: {error}"
+    message = f"repository `{path}` {reason}: {LAYOUT}"
+    raise RefusedError(message)
+
+
+def _may_hold_a_model(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith("."):
+        return False
+    if not entry.is_dir():
+        return entry.name.endswith(".onnx")
+    try:
+        with os.scandir(entry.path) as parts:
+            inside = list(parts)
+    except OSError:
+        # Why it cannot be read is for the server to say, beside the models that can.
+        return True
+    return any(
+        part.name == "model.onnx" or (part.name.isdecimal() and Path(part.path, "model.onnx").exists())
+        for part in inside
+    )
