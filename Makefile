@@ -13,7 +13,8 @@ PORTABLE ?= 0
 # How long, how often and which: `make soak SOAK_TESTS=tests` takes hours.
 SOAK_SECONDS ?= 60
 SOAK_REQUESTS ?= 1000000
-SOAK_TESTS ?= tests/hostile/test_cache_soak.py tests/hostile/test_batching_soak.py
+SOAK_TESTS ?= tests/hostile/test_cache_soak.py tests/hostile/test_batching_soak.py \
+	tests/hostile/test_server_soak.py
 
 # The tests that must also pass on the oldest onnxruntime: the others do not depend on its version.
 FLOOR_TESTS ?= tests
@@ -22,6 +23,9 @@ BIN := $(VENV)/bin
 BUILD_VENV := .venv-build
 BUILD_BIN := $(BUILD_VENV)/bin
 GLIBC := manylinux_2_28
+
+PEERS := .venv-peers
+SERVER_PEERS := fastapi mosec triton bare
 
 # cargo finds its interpreter by this name, so that a change of PATH does not compile everything again.
 export PYO3_PYTHON ?= $(abspath $(BIN)/python)
@@ -92,7 +96,7 @@ models: $(INSTALLED) $(VENV)/.packages-test $(VENV)/.packages-models ## Make the
 
 .PHONY: clean
 clean: ## Remove everything that these commands have made
-	rm -rf build dist target $(VENV) $(VENV)-floor $(VENV)-sdist $(BUILD_VENV)
+	rm -rf build dist target $(VENV) $(VENV)-floor $(VENV)-sdist $(BUILD_VENV) $(PEERS)
 	find python -name '_core*.so' -delete
 
 ##@ Checks
@@ -138,16 +142,24 @@ test-floor: ## The tests against the oldest onnxruntime that is supported
 ##@ Measuring
 
 .PHONY: bench
-bench: $(INSTALLED) $(VENV)/.packages-test $(VENV)/.packages-bench $(VENV)/.peers ## Run every benchmark and write the results page
+bench: $(INSTALLED) $(VENV)/.packages-test $(VENV)/.packages-bench $(VENV)/.peers try-peers ## Run every benchmark and write the results page
 	$(BIN)/python -m benches --report docs/benchmarks.md $(BENCH_ARGS)
 
 .PHONY: bench-check
-bench-check: $(INSTALLED) $(VENV)/.packages-test $(VENV)/.packages-bench $(VENV)/.peers ## Hold the measured ratios against benches/targets.toml
+bench-check: $(INSTALLED) $(VENV)/.packages-test $(VENV)/.packages-bench $(VENV)/.peers try-peers ## Hold the measured ratios against benches/targets.toml
 	$(BIN)/python -m benches --check $(BENCH_ARGS)
 
 .PHONY: bench-smoke
 bench-smoke: $(INSTALLED) $(VENV)/.packages-test $(VENV)/.packages-bench $(VENV)/.peers ## One short round of every benchmark: it runs, the figures mean nothing
 	$(BIN)/python -m benches --smoke $(BENCH_ARGS)
+
+.PHONY: peers
+peers: $(SERVER_PEERS:%=$(PEERS)/%/.made) ## Install the servers that ours is measured against, each in an environment of its own
+
+# What cannot be had for a machine is said, and not measured there.
+.PHONY: try-peers
+try-peers:
+	-@$(MAKE) --keep-going peers
 
 .PHONY: bench-core
 bench-core: ## Time the cache in the core, on one thread and on two
@@ -219,6 +231,7 @@ $(VENV)/.packages-test: $(VENV)/.packages
 	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --requirement $(VENV)/requirements-test.txt
 	$(BIN)/pip install --quiet --no-deps --upgrade --target $(VENV)/real-models \
 		--requirement requirements/real-models.txt --requirement requirements/compat.txt
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(VENV)/clients --requirement requirements/clients.txt
 	@touch $@
 
 $(VENV)/.packages-%: requirements/%.txt $(VENV)/.packages
@@ -229,6 +242,16 @@ $(VENV)/.packages-%: requirements/%.txt $(VENV)/.packages
 $(VENV)/.peers: requirements/bench-models.txt $(VENV)/.packages
 	rm -rf $(VENV)/peers
 	$(BIN)/pip install --quiet --no-deps --target $(VENV)/peers --requirement $<
+	@touch $@
+
+$(PEERS)/%/.made: requirements/peer-%.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --no-deps --requirement $<
+	@touch $@
+
+$(PEERS)/bare/.made: $(wildcard benches/bare-server/Cargo.* benches/bare-server/src/*.rs)
+	env -u PYO3_PYTHON cargo install --quiet --locked --force --path benches/bare-server --root $(@D) --target-dir target/bare-server
 	@touch $@
 
 $(BUILD_VENV)/.packages-%: requirements/%.txt $(BUILD_VENV)/.made $(wildcard requirements/*.txt)

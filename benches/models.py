@@ -334,6 +334,7 @@ MODELS: Final[dict[str, Callable[[], BenchModel]]] = {
     "chain-500": lambda: chain(500),
     "transformer": transformer,
     "transformer-small": lambda: transformer(layers=1, width=48, heads=4),
+    "mlp-10mb": lambda: mlp(1000, 1000, 1000, 500),
     "mlp-64mb": lambda: mlp(2000, 2000, 2000, 2000, 2000),
 }
 """Name -> maker of every model; `model` below makes each once."""

@@ -13,6 +13,7 @@ from benches import (
     imports,
     making,
     run,
+    serving,
     tail,
     threads,
     values,
@@ -38,6 +39,7 @@ CASES: Final = (
     *cache.CASES,
     *batching.CASES,
     *asynchronous.CASES,
+    *serving.CASES,
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from benches.targets import NO_SLOWER_LIMIT
+from benches.targets import BYTES, NO_SLOWER_LIMIT, in_digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from inferlite._measure import Comparison
 
 UNITS: Final = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+SIZES: Final = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 
 INTRODUCTION: Final = """\
 # Benchmarks
@@ -26,7 +27,7 @@ Rounds of the two sides alternate in one run, in another order from pair to pair
 ratio, and finds what the other one has warmed up. Both sides run on one intra-op thread. The answers of both sides were
 compared bit for bit before any of them was timed. The interval is the 95 % bootstrap interval of the median ratio. A
 number as bound applies to the median; "no slower" wants the interval to end at {limit:.2f} or before; "published" lines
-have no bound.
+have no bound. A peer that is a figure, as `0.6 s`, is what a line promises to stay below.
 """
 
 
@@ -67,9 +68,23 @@ def duration(seconds: float) -> str:
         >>> duration(0.00000386)
         '3.86 us'
     """
+    return _in_unit(seconds, UNITS)
+
+
+def size(amount: float) -> str:
+    """Write a number of bytes likewise.
+
+    Example:
+        >>> size(95_400_000)
+        '95.4 MB'
+    """
+    return _in_unit(amount, SIZES)
+
+
+def _in_unit(amount: float, units: Sequence[tuple[float, str]]) -> str:
     # What rounds to 1000 of a unit is written in the next larger one.
-    scale, unit = next((pair for pair in UNITS if seconds >= 0.9995 * pair[0]), UNITS[-1])
-    return f"{_three_digits(seconds / scale)} {unit}"
+    scale, unit = next((pair for pair in units if amount >= 0.9995 * pair[0]), units[-1])
+    return f"{_three_digits(amount / scale)} {unit}"
 
 
 def _three_digits(number: float) -> str:
@@ -83,8 +98,9 @@ def in_words(outcome: Outcome) -> str:
     if comparison is None:
         return f"not measured: {outcome.problem}"
     spread, (low, high) = comparison.ratio_spread, comparison.ratio_interval
+    write = size if outcome.target.unit == BYTES else duration
     return (
-        f"{duration(comparison.ours_spread.p50)} against {duration(comparison.theirs_spread.p50)}, "
+        f"{write(comparison.ours_spread.p50)} against {write(comparison.theirs_spread.p50)}, "
         f"ratio {spread.p50:.3f} [{low:.3f}, {high:.3f}], p5 {spread.p5:.3f}, p95 {spread.p95:.3f}"
     )
 
@@ -148,14 +164,15 @@ def _results(outcomes: Sequence[Outcome], *, with_question: bool) -> str:
     for outcome in outcomes:
         target, comparison = outcome.target, outcome.comparison
         case = f"{target.question}: {target.case}, against {target.peer}" if with_question else target.case
-        bound = f"{target.bound:.2f}" if isinstance(target.bound, float) else target.bound
+        bound = in_digits(target.bound) if isinstance(target.bound, float) else target.bound
+        write = size if target.unit == BYTES else duration
         if comparison is None:
             figures = ["-"] * 6
         else:
             spread, (low, high) = comparison.ratio_spread, comparison.ratio_interval
             figures = [
-                duration(comparison.ours_spread.p50),
-                duration(comparison.theirs_spread.p50),
+                write(comparison.ours_spread.p50),
+                write(comparison.theirs_spread.p50),
                 f"{spread.p5:.3f}",
                 f"**{spread.p50:.3f}**",
                 f"{spread.p95:.3f}",

@@ -18,7 +18,11 @@ NO_SLOWER: Final = "no slower"
 PUBLISHED: Final = "published"
 NO_SLOWER_LIMIT: Final = 1.03
 
+SECONDS: Final = "s"
+BYTES: Final = "bytes"
+
 KEYS: Final = frozenset({"question", "cases", "ours", "peer", "bound"})
+OPTIONAL_KEYS: Final = frozenset({"unit"})
 
 
 class TargetsError(ValueError):
@@ -35,6 +39,7 @@ class Target:
         ours: the call that is timed, in words.
         peer: what it is compared with, in words.
         bound: a number for the median ratio, "no slower", or "published" (no bound).
+        unit: what both sides are measured in, "s" or "bytes".
     """
 
     question: str
@@ -42,6 +47,7 @@ class Target:
     ours: str
     peer: str
     bound: float | str
+    unit: str = SECONDS
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -53,7 +59,7 @@ class Target:
         """The bound in words."""
         match self.bound:
             case float(number):
-                return f"median at most {number:.2f}"
+                return f"median at most {in_digits(number)}"
             case "no slower":
                 return f"no slower: interval ends at most at {NO_SLOWER_LIMIT:.2f}"
             case _:
@@ -68,6 +74,16 @@ class Target:
                 return comparison.ratio_interval[1] <= NO_SLOWER_LIMIT
             case _:
                 return None
+
+
+def in_digits(bound: float) -> str:
+    """Write a bound with two decimals, and with more where it has more.
+
+    Example:
+        >>> in_digits(0.5), in_digits(0.0714)
+        ('0.50', '0.0714')
+    """
+    return max(f"{bound:.2f}", f"{bound:.4g}", key=len)
 
 
 def read_targets(path: Path = TARGETS) -> tuple[Target, ...]:
@@ -97,7 +113,7 @@ def read_targets(path: Path = TARGETS) -> tuple[Target, ...]:
 
 
 def _read_table(table: dict[str, object], where: str) -> Iterable[Target]:
-    missing, unknown = sorted(KEYS - set(table)), sorted(set(table) - KEYS)
+    missing, unknown = sorted(KEYS - set(table)), sorted(set(table) - KEYS - OPTIONAL_KEYS)
     if missing or unknown:
         message = f"{where} lacks keys {missing} and has unknown keys {unknown}"
         raise TargetsError(message)
@@ -111,7 +127,13 @@ def _read_table(table: dict[str, object], where: str) -> Iterable[Target]:
         message = f"{where}: `cases` is {cases!r}, but a list of texts is wanted"
         raise TargetsError(message)
     bound = _read_bound(table["bound"], where)
-    return [Target(str(table["question"]), case, str(table["ours"]), str(table["peer"]), bound) for case in cases]
+    unit = table.get("unit", SECONDS)
+    if unit not in {SECONDS, BYTES}:
+        message = f"{where}: `unit` is {unit!r}, but `{SECONDS}` or `{BYTES}` is wanted"
+        raise TargetsError(message)
+    return [
+        Target(str(table["question"]), case, str(table["ours"]), str(table["peer"]), bound, str(unit)) for case in cases
+    ]
 
 
 def _read_bound(bound: object, where: str) -> float | str:

@@ -112,6 +112,15 @@ def test_the_promises_of_the_design_are_among_the_targets() -> None:
     assert cached["hits, 1x16, 16 threads in sum", "one thread"] == 1.0
     assert cached["miss, mlp-256-512-512-10", "run without cache"] == 1.05
     assert cached["miss, magika", "run without cache"] == 1.02
+    serving = {(case, peer): bound for (question, case, peer), bound in bounds.items() if question == "serving"}
+    loaded = "mlp-256-512-512-10, 16 connections"
+    for peer, times in (("FastAPI", 14), ("mosec", 13), ("Triton", 7)):
+        (asked,) = (bound for (case, other), bound in serving.items() if case == loaded and other.startswith(peer))
+        assert times <= 1 / asked < times + 0.01
+    assert {bound for (case, _), bound in serving.items() if case.endswith("percentile")} == {1.0}
+    assert 1 / serving[f"{loaded}, hits", "without cache, batched"] >= 1.3
+    assert 1 / serving["magika, 16 connections, hits", "without cache, batched"] == 50
+    assert 1 / serving[f"{loaded}, binary bodies", "the same in JSON"] == 1.25
 
 
 @pytest.mark.parametrize(
@@ -132,6 +141,7 @@ def test_the_promises_of_the_design_are_among_the_targets() -> None:
             {"bound": 0.0},
             "target 1 of `targets.toml`: `bound` is 0.0, but a ratio above 0.0, `no slower` or `published` is wanted",
         ),
+        ({"unit": "MB"}, "target 1 of `targets.toml`: `unit` is 'MB', but `s` or `bytes` is wanted"),
         (
             {"cases": ["identity-1x4", "identity-1x4"]},
             "`targets.toml` holds `run / identity-1x4 / onnxruntime run` twice",
@@ -163,6 +173,11 @@ def test_no_slower_bounds_the_upper_end_of_the_interval() -> None:
     assert NO_SLOWER.is_met_by(a_comparison(*[0.9] * 5, *[1.2] * 4)) is False
 
 
+def test_a_bound_is_written_with_all_its_decimals() -> None:
+    assert BOUNDED.limit == "median at most 0.50"
+    assert replace(BOUNDED, bound=0.0714).limit == "median at most 0.0714"
+
+
 def test_a_published_line_has_no_verdict() -> None:
     assert PUBLISHED.is_met_by(a_comparison(9.0)) is None
 
@@ -182,7 +197,7 @@ def test_an_unknown_name_lists_the_questions() -> None:
     assert str(caught.value) == (
         "nothing is called ['walk']; the questions are "
         "['run', 'zipmap', 'bind', 'values', 'threads', 'creation', 'making', 'imports', 'tail', 'cache', "
-        "'batching', 'asynchronous']"
+        "'batching', 'asynchronous', 'serving']"
     )
 
 
@@ -455,6 +470,14 @@ def test_losses_have_a_section_of_their_own() -> None:
 
 def test_a_page_without_losses_says_so() -> None:
     assert "No case has its whole interval above 1." in report.page([report.Outcome(BOUNDED, a_comparison(0.4))], FACTS)
+
+
+def test_memory_is_written_in_bytes_and_judged_as_time_is(tmp_path: Path) -> None:
+    (target,) = targets.read_targets(write_targets(tmp_path, peer="120 MB", bound=1.0, unit="bytes"))
+    outcome = report.Outcome(target, compare([95.4e6] * 2, [120e6] * 2, calls_per_round=1))
+    assert outcome.verdict == "pass"
+    assert report.in_words(outcome).startswith("95.4 MB against 120 MB, ratio 0.795 ")
+    assert "| identity-1x4 | 95.4 MB | 120 MB | 0.795 | **0.795** |" in report.page([outcome], FACTS)
 
 
 def test_what_was_not_measured_is_on_the_page_and_in_the_document() -> None:
