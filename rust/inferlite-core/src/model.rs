@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Claims, Ending, Leader};
 use crate::fork::PerProcess;
-use crate::pace::{BRIEF, Pace, QUICK, SHORT_WINDOW, WINDOW, Workload};
+use crate::pace::{BRIEF, LENIENT, Pace, QUICK, STRICT, Workload};
 use crate::question::Question;
 use crate::rows::{BatchAxes, Layout, Measured};
 use crate::runtime::ort::RunOptions;
@@ -57,8 +57,8 @@ impl Model {
             cache: None,
             rows: OnceLock::new(),
             batcher: OnceLock::new(),
-            pace: Pace::new(QUICK, WINDOW),
-            patience: Pace::new(BRIEF, SHORT_WINDOW),
+            pace: Pace::new(QUICK, STRICT),
+            patience: Pace::new(BRIEF, LENIENT),
             is_straight_line: AtomicBool::new(is_straight_line),
             has_dynamic_rows,
             detached: AtomicUsize::new(0),
@@ -639,7 +639,7 @@ mod tests {
     use super::*;
     use crate::cache::{CacheSettings, Limits, Policy};
     use crate::clock::Hand;
-    use crate::pace::{SAMPLED, WINDOW};
+    use crate::pace::SAMPLED;
     use crate::runtime::{Argument, Dim, Feed, ValueType};
     use crate::tensor::{Dtype, TensorView, Value};
     use smallvec::smallvec;
@@ -765,7 +765,7 @@ mod tests {
         let model = model(true, absent);
         let (one, many) = (workload(&model, 1), workload(&model, 32));
         assert!(!model.is_inline(one));
-        for _ in 0..4 * WINDOW * SAMPLED {
+        for _ in 0..4 * STRICT.runs * SAMPLED {
             run(&model, 1).expect("it answers");
         }
         assert!(model.is_inline(one));
@@ -781,7 +781,7 @@ mod tests {
     #[test]
     fn runs_that_fail_prove_nothing() {
         let model = model(true, || Err(Error::new(ErrorKind::Fail, "as told")));
-        for _ in 0..4 * WINDOW {
+        for _ in 0..4 * STRICT.runs {
             assert!(run(&model, 1).is_err());
         }
         assert!(!model.is_inline(workload(&model, 1)));
@@ -965,7 +965,7 @@ mod tests {
     #[test]
     fn an_engine_that_is_no_straight_line_is_never_inline() {
         let model = model(false, absent);
-        for _ in 0..2 * WINDOW {
+        for _ in 0..2 * STRICT.runs {
             run(&model, 1).expect("it answers");
         }
         assert!(!model.is_inline(workload(&model, 1)));

@@ -28,14 +28,14 @@ impl Model {
 
     /// Begins many calls at once, so that those which may share a batch do; says of each what [`Model::begin`] says.
     ///
-    /// With `leads_brief_ones`, this thread runs a batch itself that is over before another thread would have begun it.
+    /// This thread runs a batch itself that is expected to be over within `patience`.
     pub fn begin_all(
         self: &Arc<Self>,
         asked: impl IntoIterator<Item = (Asked, Terms)>,
-        leads_brief_ones: bool,
+        patience: Duration,
     ) -> Vec<Result<Ticket>> {
         let questions = asked.into_iter().map(|(asked, terms)| (asked.0, terms));
-        Ticket::all(self, questions, leads_brief_ones)
+        Ticket::all(self, questions, patience)
     }
 }
 
@@ -62,7 +62,7 @@ impl Ticket {
     pub(crate) fn all(
         model: &Arc<Model>,
         questions: impl Iterator<Item = (Arc<Question>, Terms)>,
-        leads_brief_ones: bool,
+        patience: Duration,
     ) -> Vec<Result<Self>> {
         let mut requests = Vec::new();
         let tickets = questions.map(|(question, terms)| {
@@ -78,7 +78,7 @@ impl Ticket {
         });
         let tickets: Vec<_> = tickets.collect();
         let submitted = match model.batcher() {
-            Some(batcher) => batcher.submit(model, requests, leads_brief_ones),
+            Some(batcher) => batcher.submit(model, requests, patience),
             None => Vec::new(),
         };
         let mut submitted = submitted.into_iter();
@@ -126,7 +126,7 @@ impl Ticket {
         if self.is_batched()
             && let Some(batcher) = self.model.batcher()
         {
-            let submitted = batcher.submit(&self.model, [self.request(leader)], false);
+            let submitted = batcher.submit(&self.model, [self.request(leader)], Duration::ZERO);
             return submitted.into_iter().collect();
         }
         let (model, question, terms) = (self.model.clone(), self.question.clone(), self.terms);

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use inferlite_core::batch::Terms;
+use inferlite_core::pace::BRIEF;
 use inferlite_core::runtime::ort::RunOptions;
 use inferlite_core::ticket::{Asked, Audience};
 use inferlite_core::{Answer, Model};
@@ -338,7 +339,7 @@ impl PyEventLoop {
         // What ends meanwhile is looked at below.
         this.listener.is_told.store(true, Ordering::Release);
         for (model, claims, asked) in groups {
-            let begun = detach(py, || model.begin_all(asked, true));
+            let begun = detach(py, || model.begin_all(asked, BRIEF));
             for (claim, ticket) in std::iter::zip(claims, begun) {
                 claim.begin(ticket);
             }

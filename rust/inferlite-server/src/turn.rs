@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use inferlite_core::batch::Terms;
 use inferlite_core::ticket::{Asked, Ticket};
@@ -15,6 +16,10 @@ use tokio::sync::oneshot;
 /// How often the task lets others go first. A request that is in the socket's buffer takes a wake-up to read, and
 /// another one to handle.
 const COURTESY: usize = 2;
+
+/// How long a worker may run a batch itself. Its other connections wait meanwhile; handing the batch over would cost two
+/// changes of threads, and take a processor from another worker.
+const PATIENCE: Duration = Duration::from_micros(500);
 
 struct Caller {
     model: Arc<Model>,
@@ -82,7 +87,7 @@ fn flush() {
         group.told.push(caller.told);
     }
     for group in groups {
-        let begun = group.model.begin_all(group.asked, true);
+        let begun = group.model.begin_all(group.asked, PATIENCE);
         for (told, ticket) in std::iter::zip(group.told, begun) {
             // A caller who has gone drops the ticket, and with it the claim to an answer.
             let _ = told.send(ticket);

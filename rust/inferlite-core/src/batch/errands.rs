@@ -9,7 +9,6 @@ use super::{Batch, Batcher, Item, State, closed, is_gone, late};
 use crate::error::Error;
 use crate::flight::{Called, Ending, wake};
 use crate::model::Model;
-use crate::pace::BRIEF;
 use crate::sync::{MutexGuard, locked};
 use crate::ticket::PATIENCE;
 
@@ -20,8 +19,8 @@ pub(super) enum Own {
     None,
     /// The one with the call that stands at this place: its own.
     Place(Place),
-    /// One that is over before another thread would have begun it.
-    Brief,
+    /// One that is expected to be over within this time.
+    Within(Duration),
 }
 
 /// What is left to do once the queue is unlocked.
@@ -67,12 +66,12 @@ impl Batcher {
         let is_own = match own {
             Own::None => false,
             Own::Place(place) => batch.members.iter().any(|member| member.place == place),
-            Own::Brief => {
+            Own::Within(patience) => {
                 let rows = batch.members.iter().map(|member| member.asked.rows).sum();
                 state
                     .tuning
                     .time(batch.kind.workload(), rows)
-                    .is_some_and(|time| time < BRIEF)
+                    .is_some_and(|time| time < patience)
             }
         };
         if is_own && errands.own.is_none() {

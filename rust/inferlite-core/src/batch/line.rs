@@ -181,7 +181,7 @@ impl Batcher {
 
     /// Has calls computed whose callers do not wait in this thread; says of each whether it may.
     ///
-    /// With `leads_brief_ones`, this thread runs a batch itself that is over before another thread would have begun it.
+    /// This thread runs a batch itself that is expected to be over within `patience`.
     ///
     /// # Errors
     /// [`ErrorKind::QueueFull`], or [`ErrorKind::Closed`].
@@ -189,7 +189,7 @@ impl Batcher {
         &self,
         model: &Arc<Model>,
         requests: impl IntoIterator<Item = Request>,
-        leads_brief_ones: bool,
+        patience: Duration,
     ) -> Vec<Result<()>> {
         let items = requests.into_iter().map(|request| {
             let item = Item {
@@ -201,8 +201,8 @@ impl Batcher {
         });
         let items: Vec<_> = items.collect();
         // Where values decide about the time, earlier runs say nothing of the next.
-        let own = if leads_brief_ones && model.is_straight_line() {
-            Own::Brief
+        let own = if model.is_straight_line() {
+            Own::Within(patience)
         } else {
             Own::None
         };

@@ -396,7 +396,7 @@ fn many_are_begun_at_once_and_their_audience_is_told_once() {
     let begun = with_call(&[1.0], |one| {
         with_call(&[2.0], |two| {
             let asked = [one, two, one].map(|call| (model.ask(call, Missed::Skipped), Terms::default()));
-            model.begin_all(asked, false)
+            model.begin_all(asked, Duration::ZERO)
         })
     });
     let tickets: Vec<_> = begun.into_iter().map(|ticket| ticket.expect("there is room")).collect();
