@@ -306,15 +306,6 @@ def test_it_waits_until_the_models_are_there(native: type[_StandIn], tmp_path: P
         assert server.wait_until_ready(timeout=10)
 
 
-def test_a_server_whose_models_have_all_failed_is_as_ready_as_it_gets(native: type[_StandIn], tmp_path: Path) -> None:
-    native.looks = 1_000_000
-    native.entries = [("a", "1", "UNAVAILABLE", "it is no model"), ("b", "1", "LOADING", None)]
-    with inferlite.Server(tmp_path, wait=False) as server:
-        assert not server.is_ready()
-        native.entries[1] = ("b", None, "UNAVAILABLE", "it is none either")
-        assert server.is_ready()
-
-
 def test_whoever_interrupts_the_wait_has_no_server(
     native: type[_StandIn], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,10 @@ def answering(reply: Callable[[str, bytes], tuple[int, bytes]]) -> Iterator[int]
         def log_message(self, *arguments: object) -> None:
             del arguments
 
-    with ThreadingHTTPServer((servers.HOST, 0), Handler) as listener:
+    class Listener(ThreadingHTTPServer):
+        request_queue_size = 128
+
+    with Listener((servers.HOST, 0), Handler) as listener:
         thread = Thread(target=listener.serve_forever)
         thread.start()
         try:

@@ -193,11 +193,7 @@ class Server:
 
     def is_ready(self) -> bool:
         """Whether every model that was in the folder at the start has been loaded or has failed."""
-        if self._native.is_ready():
-            return True
-        # A server of which every model has failed is as ready as it gets, although clients are told otherwise.
-        index = self.index()
-        return bool(index) and all(model.state == "UNAVAILABLE" and model.reason is not None for model in index)
+        return bool(self._native.is_ready())
 
     def wait_until_ready(self, timeout: float | None = None) -> bool:
         """Wait until `is_ready`, which Ctrl-C ends.

@@ -181,7 +181,7 @@ def test_idle_connections_end(server: inferlite.Server) -> None:
 
 def test_more_connections_than_allowed_wait_and_are_served(repository: Path, native_backend: str) -> None:
     assert native_backend
-    with inferlite.Server(repository, workers=1, max_connections=2, idle_timeout=1) as server:
+    with inferlite.Server(repository, workers=1, max_connections=2, header_timeout=1) as server:
         held = [connect(server) for _ in range(4)]
         try:
             # Those that are silent end, and make room.

@@ -78,7 +78,7 @@ impl PyServer {
 
     /// Whether all models that were there at the start are loaded, or have failed.
     fn is_ready(&self) -> bool {
-        self.repository.is_ready()
+        self.repository.has_started()
     }
 
     /// Every version that is known: the model's name, the version, its state, and why it is in that state.

@@ -18,6 +18,9 @@ use crate::limits::Limits;
 use crate::service;
 use crate::state::State;
 
+/// When a folder that cannot be read is looked at again, where nobody says.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// How a repository is served.
 #[derive(Debug)]
 pub struct ServerSettings {
@@ -45,9 +48,11 @@ pub struct Server {
     address: SocketAddr,
     handle: ServerHandle,
     workers: Option<JoinHandle<io::Result<()>>>,
-    watcher: Option<JoinHandle<()>>,
+    /// Says that the watcher has ended.
+    watched: Mutex<mpsc::Receiver<()>>,
     state: Arc<State>,
     is_stopping: Arc<Stopping>,
+    drain_time: Duration,
 }
 
 /// Tells the watcher to end.
@@ -99,9 +104,16 @@ impl Server {
         };
         let is_stopping = Arc::<Stopping>::default();
         let (repository, until) = (state.repository.clone(), is_stopping.clone());
-        let watcher = Builder::new().name("inferlite-models".to_owned()).spawn(move || {
+        let (ends, watched) = mpsc::sync_channel(1);
+        Builder::new().name("inferlite-models".to_owned()).spawn(move || {
+            // Dropped with the thread, which the other side hears.
+            let _ends: mpsc::SyncSender<()> = ends;
             // A folder that cannot be read is told of by the index, and looked at again.
-            let _ = repository.load_all(&|_| ());
+            while repository.load_all(&|_| ()).is_err() {
+                if until.wait(watch.unwrap_or(RETRY)) {
+                    return;
+                }
+            }
             let Some(interval) = watch else { return };
             while !until.wait(interval) {
                 repository.scan(&|_| ());
@@ -111,9 +123,10 @@ impl Server {
             address,
             handle,
             workers: Some(workers),
-            watcher: Some(watcher),
+            watched: Mutex::new(watched),
             state,
             is_stopping,
+            drain_time,
         })
     }
 
@@ -143,9 +156,9 @@ impl Server {
         // The command is sent at once; what it returns would only wait.
         drop(self.handle.stop(true));
         let _ = workers.join();
-        if let Some(watcher) = self.watcher.take() {
-            let _ = watcher.join();
-        }
+        // A model that is being loaded cannot always be told to end: its thread is left behind then.
+        let watched = self.watched.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = watched.recv_timeout(self.drain_time);
         self.state.repository.close();
     }
 }

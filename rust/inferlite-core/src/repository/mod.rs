@@ -215,6 +215,12 @@ impl Repository {
         self.state().refused.clone()
     }
 
+    /// Whether all that was in the folder when [`Repository::load_all`] looked has loaded or failed.
+    #[must_use]
+    pub fn has_started(&self) -> bool {
+        self.state().has_started
+    }
+
     /// Whether requests may be sent here: all that was in the folder when [`Repository::load_all`] looked has loaded or
     /// failed, and not all of it has failed.
     #[must_use]
