@@ -191,6 +191,33 @@ def test_more_connections_than_allowed_wait_and_are_served(repository: Path, nat
                 connection.close()
 
 
+@pytest.mark.parametrize("start", ["POST /predict", "POST /nope", "GET /v2", "GET /v2/models/double"])
+def test_a_body_that_never_ends_holds_no_connection(start: str, repository: Path, native_backend: str) -> None:
+    assert native_backend
+    begun = f"{start} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nab".encode()
+    limits = {"workers": 1, "max_connections": 2, "body_timeout": 0.5, "header_timeout": 0.5, "drain_timeout": 5.0}
+    with inferlite.Server(repository, **limits) as server:
+        held = [connect(server) for _ in range(2)]
+        try:
+            for connection in held:
+                connection.sendall(begun)
+            assert served.double(server.url) == DOUBLED
+        finally:
+            for connection in held:
+                connection.close()
+
+
+def test_a_pipe_in_place_of_settings_stops_nobody(repository: Path, native_backend: str) -> None:
+    assert native_backend
+    served.add(repository, "piped", make_models.build("double"))
+    os.mkfifo(repository / "piped" / "model.toml")
+    with inferlite.Server(repository) as server:
+        assert served.double(server.url) == DOUBLED
+        reasons = {model.name: model.reason for model in server.index()}
+    assert reasons["double"] is None
+    assert str(reasons["piped"]).endswith("model.toml: it is no file")
+
+
 def test_more_requests_than_allowed_are_told_to_come_back(repository: Path, native_backend: str) -> None:
     assert native_backend
     with inferlite.Server(repository, max_requests=1, drain_timeout=1) as server, connect(server) as slow:

@@ -21,6 +21,9 @@ use crate::state::State;
 /// When a folder that cannot be read is looked at again, where nobody says.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long a client may take to close a connection that the server has closed.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// How a repository is served.
 #[derive(Debug)]
 pub struct ServerSettings {
@@ -189,6 +192,7 @@ async fn run(
     .workers(workers)
     .max_connections(limits.connections.div_ceil(workers))
     .client_request_timeout(limits.header_time)
+    .client_disconnect_timeout(LINGER)
     .keep_alive(limits.idle_time)
     .shutdown_timeout(drain_time.as_secs())
     .disable_signals()

@@ -1,7 +1,10 @@
 //! One request, from its path to its reply.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
@@ -49,19 +52,55 @@ impl Reply {
     }
 }
 
+type Reading = <web::Bytes as FromRequest>::Future;
+
+/// What has not been read of a request's body.
+///
+/// It goes with the reply: if it is there when all of that is sent, the connection is closed. Where it was dropped before,
+/// whatever a client may still send would be waited for without an end.
+struct Unread(Option<Body>);
+
+enum Body {
+    Whole(web::Payload),
+    Part(#[expect(dead_code, reason = "only kept")] Pin<Box<Reading>>),
+}
+
+/// A reply to a request of whose body something is left.
+struct Holding {
+    body: BoxBody,
+    #[expect(dead_code, reason = "only kept")]
+    unread: Unread,
+}
+
+impl MessageBody for Holding {
+    type Error = Box<dyn std::error::Error>;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<web::Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(context)
+    }
+}
+
 /// Answers any request.
 pub(crate) async fn serve(request: HttpRequest, payload: web::Payload, state: web::Data<State>) -> HttpResponse {
     let start = Instant::now();
-    let ended = answer(&request, payload, &state).await;
-    let response = match ended {
+    let mut unread = Unread(Some(Body::Whole(payload)));
+    let ended = answer(&request, &mut unread, &state).await;
+    let mut response = match ended {
         Ok(reply) => respond(reply, &state),
         Err(failure) => refuse(&failure, &request),
     };
+    if unread.0.is_some() {
+        response = response.map_body(|_, body| BoxBody::new(Holding { body, unread }));
+    }
     state.log(&request, &response, start);
     response
 }
 
-async fn answer(request: &HttpRequest, payload: web::Payload, state: &State) -> Result<Reply, Failure> {
+async fn answer(request: &HttpRequest, unread: &mut Unread, state: &State) -> Result<Reply, Failure> {
     let decoded = percent_decoded(request.path())?;
     let route = Route::of(&decoded).ok_or_else(|| Failure::new(404, "Not Found"))?;
     if !route.takes(request.method().as_str()) {
@@ -79,11 +118,11 @@ async fn answer(request: &HttpRequest, payload: web::Payload, state: &State) -> 
     match route {
         Route::Infer(target) => {
             let _guest = state.admit()?;
-            protocol(request, payload, state, target).await
+            protocol(request, unread, state, target).await
         }
         Route::Predict => {
             let _guest = state.admit()?;
-            let body = body(request, payload, state).await?;
+            let body = body(request, unread, state).await?;
             let head = plain::head(&body)?;
             let served = match &head.model {
                 Some(model) => {
@@ -97,7 +136,7 @@ async fn answer(request: &HttpRequest, payload: web::Payload, state: &State) -> 
         }
         Route::Classic(target) => {
             let _guest = state.admit()?;
-            let body = body(request, payload, state).await?;
+            let body = body(request, unread, state).await?;
             let served = found(state, target)?;
             let asked = plain::read_tensorflow(&body, served.model.signature(), &served.name);
             plainly(state, &served, asked).await
@@ -106,7 +145,7 @@ async fn answer(request: &HttpRequest, payload: web::Payload, state: &State) -> 
         Route::OpenApi => Ok(Reply::json(openapi::DESCRIPTION.into())),
         _ => {
             let body = if request.method() == "POST" {
-                body(request, payload, state).await?
+                body(request, unread, state).await?
             } else {
                 web::Bytes::new()
             };
@@ -118,11 +157,11 @@ async fn answer(request: &HttpRequest, payload: web::Payload, state: &State) -> 
 /// The Open Inference Protocol's `infer`.
 async fn protocol(
     request: &HttpRequest,
-    payload: web::Payload,
+    unread: &mut Unread,
     state: &State,
     target: Target<'_>,
 ) -> Result<Reply, Failure> {
-    let body = body(request, payload, state).await?;
+    let body = body(request, unread, state).await?;
     let served = found(state, target)?;
     let json_len = json_len(request.headers())?;
     let counts = state.counts_of(&served);
@@ -200,7 +239,7 @@ pub(crate) fn found(state: &State, target: Target<'_>) -> Result<Arc<Served>, Fa
 }
 
 /// The whole body, decompressed.
-async fn body(request: &HttpRequest, payload: web::Payload, state: &State) -> Result<web::Bytes, Failure> {
+async fn body(request: &HttpRequest, unread: &mut Unread, state: &State) -> Result<web::Bytes, Failure> {
     let limits = &state.limits;
     let too_large = || Failure::new(413, format!("the body is larger than {} bytes", limits.body));
     let headers = request.headers();
@@ -213,9 +252,15 @@ async fn body(request: &HttpRequest, payload: web::Payload, state: &State) -> Re
             ));
         }
     }
-    let mut payload = payload.into_inner();
-    let read = web::Bytes::from_request(request, &mut payload);
-    match tokio::time::timeout(limits.body_time, read).await {
+    let Some(Body::Whole(payload)) = unread.0.take() else {
+        return Ok(web::Bytes::new());
+    };
+    let mut read = Box::pin(web::Bytes::from_request(request, &mut payload.into_inner()));
+    let ended = tokio::time::timeout(limits.body_time, &mut read).await;
+    if !matches!(ended, Ok(Ok(_))) {
+        unread.0 = Some(Body::Part(read));
+    }
+    match ended {
         Err(_) => Err(Failure::new(
             408,
             format!("the body did not come within {:?}", limits.body_time),

@@ -48,11 +48,14 @@ fn refused(message: String) -> Error {
 pub(super) fn file(path: &Path) -> Result<Option<ModelSettings>> {
     let origin = path.display().to_string();
     let unreadable = |error: io::Error| refused(format!("{origin}: it cannot be read: {error}"));
-    let file = match File::open(path) {
-        Ok(file) => file,
+    // To open a pipe would wait for whoever writes to it.
+    match path.metadata() {
+        Ok(found) if found.is_file() => {}
+        Ok(_) => return Err(refused(format!("{origin}: it is no file"))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),
-    };
+    }
+    let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if u64::try_from(read).unwrap_or(u64::MAX) > MOST_BYTES {

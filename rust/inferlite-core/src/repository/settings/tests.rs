@@ -357,12 +357,7 @@ fn a_file_is_read_or_named() {
         Err("PATH: it must have at most 1048576 bytes".to_owned())
     );
     let folder = ModelSettings::read(folder.path()).expect_err("it is no file");
-    assert!(
-        folder
-            .message()
-            .ends_with("it cannot be read: Is a directory (os error 21)"),
-        "{folder}"
-    );
+    assert!(folder.message().ends_with(": it is no file"), "{folder}");
 }
 
 #[test]
