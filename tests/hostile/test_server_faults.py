@@ -222,14 +222,13 @@ def test_more_requests_than_allowed_are_told_to_come_back(repository: Path, nati
     assert native_backend
     with inferlite.Server(repository, max_requests=1, drain_timeout=1) as server, connect(server) as slow:
         slow.sendall(request(BODY[:-1], length=len(BODY)))
-        reply: Any = None
 
-        def is_refused() -> bool:
-            nonlocal reply
-            reply = served.ask(server.url, "POST", INFER, BODY)
-            return bool(reply[0] == 503)
+        def is_full() -> bool:
+            return b"\ninferlite_requests_under_way 1\n" in served.ask(server.url, "GET", "/metrics")[2]
 
-        served.until(is_refused, "the server is full")
+        served.until(is_full, "the server is full")
+        reply = served.ask(server.url, "POST", INFER, BODY)
+        assert reply[0] == 503
         assert reply[1]["retry-after"].isdecimal()
         slow.sendall(BODY[-1:])
         assert status_of(slow.recv(65_536)) == 200
