@@ -150,6 +150,16 @@ class Server:
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    @contextmanager
+    def asleep(self) -> Iterator[None]:
+        """Let nothing of it run meanwhile: what it does at rest would take time from others on its core."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
     def stop(self) -> None:
         """End it, and what it has started; afterwards nothing of it runs."""
         process, folder = self._process, self._folder

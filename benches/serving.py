@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -158,9 +158,10 @@ def rounds_of(mine: Side, theirs: Side, about: Served, connections: int, effort:
     seen: dict[int, list[Traffic]] = {0: [], 1: []}
 
     def once(number: int) -> float:
-        side = sides[number]
+        side, other = sides[number], sides[1 - number]
         request = side.form.write(about.name, about.rows[0])
-        traffic = press(side.server.url, request, connections=connections, seconds=seconds, core=core)
+        with nullcontext() if side.server is other.server else other.server.asleep():
+            traffic = press(side.server.url, request, connections=connections, seconds=seconds, core=core)
         seen[number].append(traffic)
         return traffic.seconds_per_request
 

@@ -161,6 +161,16 @@ def test_a_server_answers_inside_and_has_ended_afterwards() -> None:
         socket.create_connection((servers.HOST, server.port))
 
 
+def test_a_server_that_is_asleep_answers_afterwards() -> None:
+    with plain_server(LISTEN, servers.health("/")) as server:
+        with server.asleep(), socket.create_connection((servers.HOST, server.port)) as waiting:
+            waiting.settimeout(0.1)
+            waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            with pytest.raises(TimeoutError):
+                waiting.recv(1)
+        assert servers.health("/")(server.port)
+
+
 def test_a_server_that_ends_at_its_start_says_why() -> None:
     server = plain_server("raise SystemExit('no model here')", servers.health("/"))
     with pytest.raises(WrongAnswerError) as caught, server:

@@ -15,6 +15,8 @@ MODEL: Final = "MOSEC_BENCH_MODEL"
 """The variable that tells the worker's process which model it is."""
 
 MOST_ROWS: Final = 16
+"""As many as there are connections: a batch that is full leaves, and one that cannot get full waits each time."""
+
 WAIT: Final = 1
 """Milliseconds that a batch waits for more rows; the least that mosec has."""
 

@@ -15,8 +15,7 @@ from typing import Final
 import onnxruntime
 
 PROGRAM: Final = Path(__file__).with_name("triton_model.py")
-HTTP_THREADS: Final = 2
-MOST_ROWS: Final = 16
+MOST_ROWS: Final = 64
 
 CONFIGURATION: Final = """\
 name: "model"
@@ -67,7 +66,6 @@ def serve(path: str, port: str) -> None:
         "backend-directory": triton / "backends",
         "http-address": "127.0.0.1",
         "http-port": port,
-        "http-thread-count": HTTP_THREADS,
         "allow-grpc": "false",
         "allow-metrics": "false",
         "log-info": "false",
