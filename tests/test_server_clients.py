@@ -202,6 +202,22 @@ assert status in {"400", "404"} and "none" in message, (status, message)
     triton(server, native_environment, code)
 
 
+def test_tritonclient_cannot_bring_its_own_model(server: inferlite.Server, native_environment: dict[str, str]) -> None:
+    code = """
+status, message = refused(client.load_model, "two", config='{"max_batch_size": 8}')
+assert status == "400" and message == (
+    "parameter `config` is not taken from requests: write settings into `model.toml` in the folder of model `two`, and "
+    "load it then"
+), message
+status, message = refused(client.load_model, "new", config="{}", files={"file:1/model.onnx": b"a model"})
+assert status == "400" and "`config`" in message, message
+client.unload_model("two", unload_dependents=True)
+client.load_model("two")
+assert client.is_model_ready("two")
+"""
+    triton(server, native_environment, code)
+
+
 def test_tritonclient_carries_every_type(server: inferlite.Server, native_environment: dict[str, str]) -> None:
     code = """
 arrays = {

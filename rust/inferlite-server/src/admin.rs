@@ -1,6 +1,6 @@
 //! Everything that is asked about models and done with them, but for inference.
 
-use inferlite_core::repository::{Repository, Served, VersionState};
+use inferlite_core::repository::{Served, VersionState};
 use std::sync::Arc;
 
 use crate::figures::Figures;
@@ -9,6 +9,7 @@ use crate::routes::Route;
 use crate::service::{Reply, found};
 use crate::state::State;
 use crate::status::Failure;
+use crate::wire::change::{self, Change};
 use crate::wire::{Refusal, metadata};
 
 const EXTENSIONS: [&str; 5] = [
@@ -89,11 +90,9 @@ pub(crate) async fn answer(route: Route<'_>, body: &[u8], state: &State) -> Resu
             });
             metadata::write_index(&mut json, entries);
         }
-        Route::Load(model) => return change(state, model, Repository::load).await,
-        Route::Unload(model) => return change(state, model, Repository::unload).await,
-        Route::Rollback(model) => {
-            return change(state, model, |repository, model| repository.rollback(model).map(drop)).await;
-        }
+        Route::Load(model) => return change(state, model, Change::Load, body).await,
+        Route::Unload(model) => return change(state, model, Change::Unload, body).await,
+        Route::Rollback(model) => return change(state, model, Change::Rollback, body).await,
         Route::Infer(_) | Route::Predict | Route::Classic(_) | Route::Metrics | Route::OpenApi => {
             return Err(Failure::new(404, "Not Found"));
         }
@@ -108,13 +107,15 @@ fn versions(state: &State, served: &Arc<Served>) -> Vec<Arc<Served>> {
 }
 
 /// Does something to the repository on a thread that may wait for it.
-async fn change(
-    state: &State,
-    model: &str,
-    change: fn(&Repository, &str) -> inferlite_core::Result<()>,
-) -> Result<Reply, Failure> {
+async fn change(state: &State, model: &str, change: Change, body: &[u8]) -> Result<Reply, Failure> {
+    change::read(body, change, model)?;
     let (repository, model) = (state.repository.clone(), model.to_owned());
-    let changed = actix_web::web::block(move || change(&repository, &model)).await;
+    let changed = actix_web::web::block(move || match change {
+        Change::Load => repository.load(&model),
+        Change::Unload => repository.unload(&model),
+        Change::Rollback => repository.rollback(&model).map(drop),
+    });
+    let changed = changed.await;
     match changed {
         Ok(Ok(())) => Ok(Reply::json(Vec::new())),
         Ok(Err(error)) => Err(Failure::new(400, error.message())),

@@ -1,9 +1,10 @@
 //! The formats of requests and replies: bytes in, values or a [`Refusal`] out. Nothing here waits or speaks to anybody.
 //!
 //! [`request`] and [`response`] are the Open Inference Protocol with its binary tensors, [`plain`] is for clients that
-//! have nothing but JSON, and [`metadata`] describes models and servers.
+//! have nothing but JSON, `change` for those who operate the server, and [`metadata`] describes models and servers.
 
 mod binary;
+pub(crate) mod change;
 pub mod datatype;
 #[cfg(test)]
 mod fixtures;
