@@ -1,5 +1,6 @@
 //! Everything that is asked about models and done with them, but for inference.
 
+use inferlite_core::ErrorKind;
 use inferlite_core::repository::{Served, VersionState};
 use std::sync::Arc;
 
@@ -32,8 +33,11 @@ pub(crate) async fn answer(route: Route<'_>, body: &[u8], state: &State) -> Resu
         Route::Ready if state.is_ready() => json.extend_from_slice(b"{\"ready\":true}"),
         Route::Ready => return Err(Failure::new(503, "the server is not ready")),
         Route::ModelReady(target) => {
-            // As Triton, which says neither why nor 404.
-            let served = found(state, target).map_err(|_| Failure::new(400, "Model version not ready"))?;
+            // As Triton, which does not say why; 400 is what the protocol's clients know of a model that is there.
+            let served = found(state, target).map_err(|failure| {
+                let status = if failure.status == 404 { 404 } else { 400 };
+                Failure::new(status, "Model version not ready")
+            })?;
             json.extend_from_slice(b"{\"name\":");
             writer::string(&mut json, &served.name);
             json.extend_from_slice(b",\"ready\":true}");
@@ -118,7 +122,9 @@ async fn change(state: &State, model: &str, change: Change, body: &[u8]) -> Resu
     let changed = changed.await;
     match changed {
         Ok(Ok(())) => Ok(Reply::json(Vec::new())),
-        Ok(Err(error)) => Err(Failure::new(400, error.message())),
+        // As Triton, to whom a model that cannot be loaded is a mistake of the request's.
+        Ok(Err(error)) if error.kind() == ErrorKind::Fail => Err(Failure::new(400, error.message())),
+        Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Failure::new(503, "the server is stopping")),
     }
 }
