@@ -53,3 +53,43 @@ def test_a_model_that_is_there_and_does_not_answer_is_400_as_the_protocol_has_it
     assert served.error(reply) == (400, "Model version not ready")
     server.load("double")
     assert json.loads(served.ask(server.url, "GET", "/v2/models/double/ready")[2]) == {"name": "double", "ready": True}
+
+
+JOINED = (
+    "joined (float[n,2] a, int64[n,2] b) => (float[n,4] both, int64[n,2] negative) "
+    "{ c = Cast<to = 1>(b) both = Concat<axis = 1>(a, c) negative = Neg(b) }"
+)
+
+
+def test_inputs_that_contradict_each_other_are_the_clients_mistake(repository: Path, server: inferlite.Server) -> None:
+    served.add(repository, "joined", JOINED)
+    server.load("joined")
+    rows = {"a": [[1, 2], [3, 4]], "b": [[5, 6], [7, 8], [9, 10]]}
+    text = (
+        "unexpected shapes for model 'joined', which expects 'n' to be one number, not 2 in the shape [2,2] of input 'a' "
+        "and 3 in the shape [3,2] of input 'b'"
+    )
+    inputs = [served.tensor("a", [2, 2], rows["a"]), served.tensor("b", [3, 2], rows["b"], "INT64")]
+    for path, body in (
+        ("/v2/models/joined/infer", {"inputs": inputs}),
+        ("/predict", {"model": "joined", "inputs": rows}),
+        ("/v1/models/joined:predict", {"inputs": rows}),
+    ):
+        assert served.error(served.ask(server.url, "POST", path, body)) == (400, text), path
+    # What the model can answer, it may: it shapes the first input like the second.
+    served.add(repository, "wide", "wide (float[n,2] a, float[n,2] b) => (float[n,2] sum) { sum = Add(a, b) }")
+    server.load("wide")
+    body = {"model": "wide", "inputs": {"a": [[1, 2]], "b": [[10, 20], [30, 40]]}}
+    reply = served.ask(server.url, "POST", "/predict", body)
+    assert json.loads(reply[2]) == {"outputs": [[11, 22], [31, 42]]}
+
+
+def test_a_failure_of_the_model_stays_one(repository: Path, server: inferlite.Server) -> None:
+    served.add(
+        repository,
+        "picky",
+        "picky (float[n,2] a, int64[1] shape) => (float[k] flat) { flat = Reshape(a, shape) }",
+    )
+    server.load("picky")
+    body = {"model": "picky", "inputs": {"a": [[1, 2]], "shape": [3]}}
+    assert served.error(served.ask(server.url, "POST", "/predict", body))[0] == 500

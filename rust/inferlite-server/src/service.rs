@@ -9,6 +9,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use inferlite_core::repository::Served;
+use inferlite_core::{Error, Feed};
 use std::sync::Arc;
 
 use crate::counts::Counts;
@@ -17,7 +18,7 @@ use crate::routes::{Access, Route, Target};
 use crate::state::State;
 use crate::status::Failure;
 use crate::wire::plain::PlainRequest;
-use crate::wire::{Refusal, plain, request, response};
+use crate::wire::{Refusal, contradiction, plain, request, response};
 use crate::{admin, openapi, prometheus};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -180,7 +181,8 @@ async fn protocol(
             urgency,
             &overdue,
         )
-        .await?;
+        .await;
+        let answer = answer.map_err(|error| blamed(error, asked.inputs.feeds(), &served))?;
         let head = response::Head {
             id: asked.id.as_deref(),
             model: &served.name,
@@ -209,7 +211,9 @@ async fn plainly(state: &State, served: &Arc<Served>, asked: Result<PlainRequest
             priority: 0,
             timeout: asked.timeout.or(served.settings.timeout()),
         };
-        let answer = infer(&served.model, asked.inputs.feeds(), &asked.fetches, urgency, &overdue).await?;
+        let feeds = asked.inputs.feeds();
+        let answer = infer(&served.model, feeds, &asked.fetches, urgency, &overdue).await;
+        let answer = answer.map_err(|error| blamed(error, feeds, served))?;
         let mut reply = Vec::with_capacity(256);
         plain::write(
             &mut reply,
@@ -221,6 +225,15 @@ async fn plainly(state: &State, served: &Arc<Served>, asked: Result<PlainRequest
         Ok(Reply::json(reply))
     };
     counted(&counts, answered).await
+}
+
+/// What a failed run is to the client: its own mistake, where its inputs contradict each other.
+#[cold]
+fn blamed(error: Error, feeds: &[Feed], served: &Served) -> Failure {
+    let failure = Failure::from(error);
+    let contradiction =
+        (failure.status == 500).then(|| contradiction::between(feeds, served.model.signature(), &served.name));
+    contradiction.flatten().map_or(failure, Failure::from)
 }
 
 /// Counts how a request to a version ends.

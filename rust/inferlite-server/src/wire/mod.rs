@@ -5,6 +5,7 @@
 
 mod binary;
 pub(crate) mod change;
+pub(crate) mod contradiction;
 pub mod datatype;
 #[cfg(test)]
 mod fixtures;
