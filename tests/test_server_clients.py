@@ -118,7 +118,8 @@ def server(repository: Path, native_backend: str) -> Iterator[inferlite.Server]:
         yield server
 
 
-def _demand(package: str) -> None:
+def demand(package: str) -> None:
+    """Skip a test where a package of the clients is not unpacked; in CI, it fails."""
     if not (FOLDER / package).is_dir():
         message = f"{package} is not unpacked in {FOLDER}: `make test` does it"
         if os.environ.get("CI"):
@@ -128,14 +129,14 @@ def _demand(package: str) -> None:
 
 def triton(server: inferlite.Server, environment: dict[str, str], code: str) -> None:
     """Run code with a client of tritonclient's."""
-    _demand("tritonclient")
+    demand("tritonclient")
     address = server.url.removeprefix("http://")
     child.run(TRITON.format(folder=str(FOLDER), address=address) + code, environment, warnings=True)
 
 
 def kserve(server: inferlite.Server, environment: dict[str, str], code: str) -> None:
     """Run code with KServe's client."""
-    _demand("kserve")
+    demand("kserve")
     child.run(KSERVE.format(folder=str(FOLDER), url=server.url) + code, environment, warnings=True)
 
 

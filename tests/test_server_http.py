@@ -66,8 +66,8 @@ def test_inputs_that_contradict_each_other_are_the_clients_mistake(repository: P
     server.load("joined")
     rows = {"a": [[1, 2], [3, 4]], "b": [[5, 6], [7, 8], [9, 10]]}
     text = (
-        "unexpected shapes for model 'joined', which expects 'n' to be one number, not 2 in the shape [2,2] of input 'a' "
-        "and 3 in the shape [3,2] of input 'b'"
+        "unexpected shapes for model 'joined', which expects 'n' to be one number, not 2 in the shape [2,2] of input "
+        "'a' and 3 in the shape [3,2] of input 'b'"
     )
     inputs = [served.tensor("a", [2, 2], rows["a"]), served.tensor("b", [3, 2], rows["b"], "INT64")]
     for path, body in (

@@ -143,7 +143,7 @@ async fn answer(request: &HttpRequest, unread: &mut Unread, state: &State) -> Re
             plainly(state, &served, asked).await
         }
         Route::Metrics => Ok(Reply::text(prometheus::text(state))),
-        Route::OpenApi => Ok(Reply::json(openapi::DESCRIPTION.into())),
+        Route::OpenApi => Ok(Reply::json(openapi::description(&state.keys).into_bytes())),
         _ => {
             let body = if request.method() == "POST" {
                 body(request, unread, state).await?
