@@ -93,3 +93,18 @@ def test_a_failure_of_the_model_stays_one(repository: Path, server: inferlite.Se
     server.load("picky")
     body = {"model": "picky", "inputs": {"a": [[1, 2]], "shape": [3]}}
     assert served.error(served.ask(server.url, "POST", "/predict", body))[0] == 500
+
+
+def test_one_good_key_suffices(repository: Path) -> None:
+    with inferlite.Server(repository, keys=["good"], watch=None) as server:
+        for bearer, key, expected in (
+            ("good", "bad", 200),
+            ("bad", "good", 200),
+            ("good", "good", 200),
+            ("bad", "bad", 401),
+        ):
+            headers = {"Authorization": f"Bearer {bearer}", "X-API-Key": key}
+            assert served.ask(server.url, "GET", "/v2/models/double", headers=headers)[0] == expected, headers
+        assert (
+            served.ask(server.url, "GET", "/v2", headers={"Authorization": "Basic good", "X-API-Key": "good"})[0] == 200
+        )

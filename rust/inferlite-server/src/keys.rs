@@ -42,18 +42,27 @@ impl Keys {
         !self.inference.is_empty()
     }
 
-    /// Whether a request with this key, or without one, may have access.
-    pub(crate) fn admit(&self, access: Access, given: Option<&[u8]>) -> bool {
-        let has = |keys: &[blake3::Hash]| {
-            let Some(given) = given else { return false };
-            let given = blake3::hash(given);
-            // All are compared, so that the time does not tell which one fits.
-            keys.iter().filter(|key| **key == given).count() > 0
+    /// Whether a request with these keys, or without one, may have access; one that is good suffices.
+    pub(crate) fn admit(&self, access: Access, given: &[&[u8]]) -> bool {
+        let is_asked = match access {
+            Access::Open => false,
+            Access::Inference => !self.inference.is_empty(),
+            Access::Admin => !self.inference.is_empty() || !self.admin.is_empty(),
         };
+        if !is_asked {
+            return true;
+        }
+        // All are compared with all, so that the time does not tell which one fits.
+        let (mut may_infer, mut may_administer) = (false, false);
+        for given in given {
+            let given = blake3::hash(given);
+            let fits = |keys: &[blake3::Hash]| keys.iter().filter(|key| **key == given).count() > 0;
+            may_infer |= fits(&self.inference);
+            may_administer |= fits(&self.admin);
+        }
         match access {
-            Access::Open => true,
-            Access::Inference => self.inference.is_empty() || has(&self.inference) | has(&self.admin),
-            Access::Admin => (self.inference.is_empty() && self.admin.is_empty()) || has(&self.admin),
+            Access::Open | Access::Inference => may_infer | may_administer,
+            Access::Admin => may_administer,
         }
     }
 }
@@ -66,7 +75,7 @@ mod tests {
     fn without_keys_everybody_may_ask() {
         let keys = Keys::default();
         for access in [Access::Open, Access::Inference, Access::Admin] {
-            assert!(keys.admit(access, None), "{access:?}");
+            assert!(keys.admit(access, &[]), "{access:?}");
         }
         assert!(!keys.are_asked_for());
     }
@@ -74,28 +83,39 @@ mod tests {
     #[test]
     fn a_key_for_inference_opens_no_administration() {
         let keys = Keys::new(&["in"], &["ad"]);
-        assert!(keys.admit(Access::Open, None));
-        assert!(!keys.admit(Access::Inference, None));
-        assert!(!keys.admit(Access::Inference, Some(b"i")));
-        assert!(keys.admit(Access::Inference, Some(b"in")));
-        assert!(keys.admit(Access::Inference, Some(b"ad")));
-        assert!(!keys.admit(Access::Admin, Some(b"in")));
-        assert!(keys.admit(Access::Admin, Some(b"ad")));
+        assert!(keys.admit(Access::Open, &[]));
+        assert!(!keys.admit(Access::Inference, &[]));
+        assert!(!keys.admit(Access::Inference, &[b"i"]));
+        assert!(keys.admit(Access::Inference, &[b"in"]));
+        assert!(keys.admit(Access::Inference, &[b"ad"]));
+        assert!(!keys.admit(Access::Admin, &[b"in"]));
+        assert!(keys.admit(Access::Admin, &[b"ad"]));
         assert_eq!(format!("{keys:?}"), "Keys(1 for inference, 1 for administration)");
     }
 
     #[test]
     fn a_key_for_inference_alone_shuts_administration() {
         let keys = Keys::new(&["in"], &[]);
-        assert!(!keys.admit(Access::Admin, Some(b"in")));
-        assert!(!keys.admit(Access::Admin, None));
+        assert!(!keys.admit(Access::Admin, &[b"in"]));
+        assert!(!keys.admit(Access::Admin, &[]));
     }
 
     #[test]
     fn a_key_for_administration_alone_leaves_inference_open() {
         let keys = Keys::new(&[], &["ad"]);
-        assert!(keys.admit(Access::Inference, None));
-        assert!(!keys.admit(Access::Admin, None));
+        assert!(keys.admit(Access::Inference, &[]));
+        assert!(!keys.admit(Access::Admin, &[]));
         assert!(!keys.are_asked_for());
+    }
+
+    #[test]
+    fn one_good_key_among_several_suffices() {
+        let keys = Keys::new(&["in"], &["ad"]);
+        for given in [[b"no", b"in"], [b"in", b"no"], [b"in", b"ad"]] {
+            let given = given.map(|key| key.as_slice());
+            assert!(keys.admit(Access::Inference, &given), "{given:?}");
+        }
+        assert!(keys.admit(Access::Admin, &[b"in", b"ad"]) && keys.admit(Access::Admin, &[b"ad", b"in"]));
+        assert!(!keys.admit(Access::Admin, &[b"in", b"in"]) && !keys.admit(Access::Inference, &[b"no", b"non"]));
     }
 }

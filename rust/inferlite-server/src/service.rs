@@ -10,6 +10,7 @@ use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use inferlite_core::repository::Served;
 use inferlite_core::{Error, Feed};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 use crate::counts::Counts;
@@ -107,7 +108,7 @@ async fn answer(request: &HttpRequest, unread: &mut Unread, state: &State) -> Re
     if !route.takes(request.method().as_str()) {
         return Err(Failure::new(405, "Method Not Allowed"));
     }
-    if !state.keys.admit(route.access(), key(request.headers())) {
+    if !state.keys.admit(route.access(), &keys(request.headers())) {
         return Err(Failure::new(
             401,
             match route.access() {
@@ -299,12 +300,14 @@ fn json_len(headers: &HeaderMap) -> Result<Option<usize>, Failure> {
     Ok(Some(number))
 }
 
-fn key(headers: &HeaderMap) -> Option<&[u8]> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
+/// The keys that a request brings, in either form.
+fn keys(headers: &HeaderMap) -> SmallVec<[&[u8]; 2]> {
+    let bearers = headers.get_all(header::AUTHORIZATION).filter_map(|value| {
         let (scheme, key) = value.as_bytes().split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
     });
-    bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes().trim_ascii()))
+    let plain = headers.get_all("x-api-key").map(|value| value.as_bytes().trim_ascii());
+    bearers.chain(plain).collect()
 }
 
 /// The path without `%41` and the like.
