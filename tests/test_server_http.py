@@ -108,3 +108,39 @@ def test_one_good_key_suffices(repository: Path) -> None:
         assert (
             served.ask(server.url, "GET", "/v2", headers={"Authorization": "Basic good", "X-API-Key": "good"})[0] == 200
         )
+
+
+def test_inferences_are_those_that_were_run(repository: Path) -> None:
+    def count(url: str, model: str, *rows: float) -> dict[str, int]:
+        inputs = [served.tensor("x", [len(rows), 4], [value for row in rows for value in (row, 0, 0, 0)])]
+        status, _, content = served.ask(url, "POST", f"/v2/models/{model}/infer", {"inputs": inputs})
+        assert status == 200, content
+        (stats,) = served.get(url, f"/v2/models/{model}/stats")["model_stats"]
+        page = served.ask(url, "GET", "/metrics")[2].decode()
+        label = f'{{model="{model}",version="1"}} '
+        names = {
+            "requests": "nv_inference_request_success",
+            "rows": "nv_inference_count",
+            "runs": "nv_inference_exec_count",
+            "hits": "nv_cache_num_hits_per_model",
+        }
+        found = {
+            name: int(page.partition(f"\n{metric}{label}")[2].partition("\n")[0]) for name, metric in names.items()
+        }
+        assert stats["inference_count"] == found["rows"]
+        assert stats["execution_count"] == found["runs"]
+        assert stats["inference_stats"]["success"]["count"] == found["requests"]
+        return found
+
+    served.add(repository, "kept", served.DOUBLE, settings='cache = "1MB"\nbatching = false')
+    served.add(repository, "rows", served.DOUBLE, settings='[cache]\nmax_bytes = "1MB"\nby = "row"')
+    with inferlite.Server(repository, watch=None) as server:
+        # As Triton counts: each row, but for those of requests that the cache has answered.
+        assert count(server.url, "kept", 1, 2, 3) == {"requests": 1, "rows": 3, "runs": 1, "hits": 0}
+        assert count(server.url, "kept", 1, 2, 3) == {"requests": 2, "rows": 3, "runs": 1, "hits": 1}
+        assert count(server.url, "kept", 4) == {"requests": 3, "rows": 4, "runs": 2, "hits": 1}
+        assert count(server.url, "kept", 4) == {"requests": 4, "rows": 4, "runs": 2, "hits": 2}
+        assert count(server.url, "rows", 1, 2, 3) == {"requests": 1, "rows": 3, "runs": 1, "hits": 0}
+        # Of a batch, the rows that were not there.
+        assert count(server.url, "rows", 1, 2, 3, 4) == {"requests": 2, "rows": 4, "runs": 2, "hits": 3}
+        assert count(server.url, "rows", 4, 3) == {"requests": 3, "rows": 4, "runs": 2, "hits": 5}

@@ -177,7 +177,7 @@ impl Model {
             && let rows = rows()
             && rows != 1
         {
-            stats.rows.fetch_add(rows.wrapping_sub(1), Ordering::Relaxed);
+            stats.add_kept_rows(rows.wrapping_sub(1));
         }
     }
 
@@ -383,7 +383,7 @@ impl Model {
     pub fn count_hits_for_good(&self) {
         if let Some(stats) = &self.stats {
             stats.answered.fetch_add(self.hits(), Ordering::Relaxed);
-            stats.rows.fetch_add(self.hits(), Ordering::Relaxed);
+            stats.add_kept_rows(self.hits());
         }
     }
 
@@ -402,15 +402,10 @@ impl Model {
         let rows = self.rows(call);
         cache.compute_rows(call, axes, self.signature(), missing, |feeds| {
             let missing = Call { feeds, ..*call };
-            let Some(batcher) = self.batcher() else {
-                return self.run_counted(&missing, || rows);
-            };
-            let outputs = batcher.run(self, &missing, terms, check)?;
-            // The rows that were kept count as well; the batch has counted the others.
+            let outputs = self.run_engine(&missing, terms, check)?;
+            // The rows that were kept count as well; the run has counted the others.
             if let Some(stats) = &self.stats {
-                stats
-                    .rows
-                    .fetch_add(rows.saturating_sub(self.rows(&missing)), Ordering::Relaxed);
+                stats.add_kept_rows(rows.saturating_sub(self.rows(&missing)));
             }
             Ok(outputs)
         })
@@ -419,7 +414,7 @@ impl Model {
     fn count_answered(&self, call: &Call<'_>) {
         if let Some(stats) = &self.stats {
             stats.answered.fetch_add(1, Ordering::Relaxed);
-            stats.rows.fetch_add(self.rows(call), Ordering::Relaxed);
+            stats.add_kept_rows(self.rows(call));
         }
     }
 

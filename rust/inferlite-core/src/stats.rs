@@ -148,6 +148,24 @@ pub struct CallStats {
     pub answered: AtomicU64,
     /// Rows over all calls that succeeded, less one for each hit of a cache that counts them itself; may wrap.
     pub rows: AtomicU64,
+    /// Those among them that no run was made for: they were kept, or another call's computation had them. Less one for
+    /// each hit as well; may wrap.
+    pub kept_rows: AtomicU64,
+}
+
+impl CallStats {
+    /// Rows over all runs that succeeded.
+    #[must_use]
+    pub fn run_rows(&self) -> u64 {
+        let kept = self.kept_rows.load(Ordering::Relaxed);
+        self.rows.load(Ordering::Relaxed).wrapping_sub(kept)
+    }
+
+    /// Takes note of rows that no run was made for.
+    pub(crate) fn add_kept_rows(&self, rows: u64) {
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+        self.kept_rows.fetch_add(rows, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use inferlite_core::batch::BatchSummary;
 use inferlite_core::cache::{CacheSummary, PredictionCache};
 use inferlite_core::repository::Served;
 use inferlite_core::stats::LatencySummary;
-use std::sync::atomic::Ordering;
 
 use crate::counts::{Counts, Reason};
 
@@ -24,6 +23,7 @@ pub(crate) struct Figures {
     pub(crate) request_time: Duration,
     pub(crate) queue_time: Duration,
     pub(crate) compute_time: Duration,
+    /// Those of runs: what a cache has answered is not among them, as with Triton.
     pub(crate) rows: u64,
     pub(crate) runs: u64,
     pub(crate) pending: u64,
@@ -44,7 +44,7 @@ impl Figures {
                 let batches: u64 = batch.sizes.iter().map(|(_, count)| count).sum();
                 (batch.lone + batches, total(batch.compute_time))
             });
-            (alone.0, alone.1, stats.rows.load(Ordering::Relaxed))
+            (alone.0, alone.1, stats.run_rows())
         });
         Self {
             model: served.name.to_string(),
