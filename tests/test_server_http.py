@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-from typing import TYPE_CHECKING
+import zlib
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -144,3 +146,29 @@ def test_inferences_are_those_that_were_run(repository: Path) -> None:
         # Of a batch, the rows that were not there.
         assert count(server.url, "rows", 1, 2, 3, 4) == {"requests": 2, "rows": 4, "runs": 2, "hits": 3}
         assert count(server.url, "rows", 4, 3) == {"requests": 3, "rows": 4, "runs": 2, "hits": 5}
+
+
+INFER = "/v2/models/double/infer"
+BODY = json.dumps(served.row(1.5, 2, 3, 4)).encode()
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip", "X-GZip", "deflate", "Deflate", "identity", "Identity"])
+def test_a_coding_is_known_in_any_case(server: inferlite.Server, coding: str) -> None:
+    pack = {"d": zlib.compress, "i": bytes}.get(coding[0].lower(), gzip.compress)
+    reply = served.ask(server.url, "POST", INFER, pack(BODY), {"Content-Encoding": coding})
+    assert reply[0] == 200, reply
+    assert json.loads(reply[2])["outputs"][0]["data"] == [3.0, 4.0, 6.0, 8.0]
+
+
+def test_a_body_may_be_several_files_of_gzip(server: inferlite.Server) -> None:
+    packed = gzip.compress(BODY[:20]) + gzip.compress(BODY[20:])
+    reply = served.ask(server.url, "POST", INFER, packed, {"Content-Encoding": "gzip"})
+    assert reply[0] == 200, reply
+
+
+@pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_a_damaged_body_is_told_of_by_its_coding(server: inferlite.Server, coding: str, pack: Any) -> None:
+    text = f"the body's `Content-Encoding` is {coding}, but the body is damaged, cut off or not {coding} at all"
+    for body in (BODY, pack(BODY)[:-3], pack(b" " * 1_000_000 + BODY)[:-3]):
+        reply = served.ask(server.url, "POST", INFER, body, {"Content-Encoding": coding})
+        assert served.error(reply) == (400, text)

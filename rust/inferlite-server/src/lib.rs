@@ -12,6 +12,8 @@
 
 mod access_log;
 mod admin;
+mod apart;
+mod coding;
 mod counts;
 mod figures;
 mod infer;

@@ -5,14 +5,18 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::error::PayloadError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::StreamExt;
 use inferlite_core::repository::Served;
 use inferlite_core::{Error, Feed};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
+use crate::apart::{LARGE_PACKED, apart_if};
+use crate::coding::Coding;
 use crate::counts::Counts;
 use crate::infer::{Urgency, infer};
 use crate::routes::{Access, Route, Target};
@@ -54,18 +58,11 @@ impl Reply {
     }
 }
 
-type Reading = <web::Bytes as FromRequest>::Future;
-
 /// What has not been read of a request's body.
 ///
 /// It goes with the reply: if it is there when all of that is sent, the connection is closed. Where it was dropped before,
 /// whatever a client may still send would be waited for without an end.
-struct Unread(Option<Body>);
-
-enum Body {
-    Whole(web::Payload),
-    Part(#[expect(dead_code, reason = "only kept")] Pin<Box<Reading>>),
-}
+struct Unread(Option<web::Payload>);
 
 /// A reply to a request of whose body something is left.
 struct Holding {
@@ -89,7 +86,7 @@ impl MessageBody for Holding {
 /// Answers any request.
 pub(crate) async fn serve(request: HttpRequest, payload: web::Payload, state: web::Data<State>) -> HttpResponse {
     let start = Instant::now();
-    let mut unread = Unread(Some(Body::Whole(payload)));
+    let mut unread = Unread(Some(payload));
     let ended = answer(&request, &mut unread, &state).await;
     let mut response = match ended {
         Ok(reply) => respond(reply, &state),
@@ -255,34 +252,54 @@ pub(crate) fn found(state: &State, target: Target<'_>) -> Result<Arc<Served>, Fa
 /// The whole body, decompressed.
 async fn body(request: &HttpRequest, unread: &mut Unread, state: &State) -> Result<web::Bytes, Failure> {
     let limits = &state.limits;
-    let too_large = || Failure::new(413, format!("the body is larger than {} bytes", limits.body));
+    let limit = limits.body;
+    let too_large = || Failure::new(413, format!("the body is larger than {limit} bytes"));
     let headers = request.headers();
-    if let Some(coding) = headers.get(header::CONTENT_ENCODING) {
-        let is_known = matches!(coding.as_bytes(), b"gzip" | b"deflate" | b"identity" | b"");
-        if !is_known {
-            return Err(Failure::new(
-                415,
-                "the body's `Content-Encoding` must be gzip, deflate or identity",
-            ));
-        }
+    let coding = Coding::of(headers)?;
+    if declared_len(headers).is_some_and(|len| len > limit) {
+        return Err(too_large());
     }
-    let Some(Body::Whole(payload)) = unread.0.take() else {
+    let Some(payload) = &mut unread.0 else {
         return Ok(web::Bytes::new());
     };
-    let mut read = Box::pin(web::Bytes::from_request(request, &mut payload.into_inner()));
-    let ended = tokio::time::timeout(limits.body_time, &mut read).await;
-    if !matches!(ended, Ok(Ok(_))) {
-        unread.0 = Some(Body::Part(read));
+    let read = tokio::time::timeout(limits.body_time, whole(payload, limit)).await;
+    let read = read.map_err(|_| Failure::new(408, format!("the body did not come within {:?}", limits.body_time)))?;
+    let read = read.map_err(|error| Failure::new(400, format!("the body cannot be read: {error}")))?;
+    let body = read.ok_or_else(too_large)?;
+    unread.0 = None;
+    let Some(coding) = coding else { return Ok(body) };
+    let unpacked = apart_if(body.len() > LARGE_PACKED, move || coding.unpack(&body, limit)).await?;
+    unpacked?.map(web::Bytes::from).ok_or_else(too_large)
+}
+
+/// All that is sent; `None` where that is more than the limit.
+async fn whole(payload: &mut web::Payload, limit: usize) -> Result<Option<web::Bytes>, PayloadError> {
+    // Most bodies come in one piece, which is not copied.
+    let Some(first) = payload.next().await.transpose()? else {
+        return Ok(Some(web::Bytes::new()));
+    };
+    if first.len() > limit {
+        return Ok(None);
     }
-    match ended {
-        Err(_) => Err(Failure::new(
-            408,
-            format!("the body did not come within {:?}", limits.body_time),
-        )),
-        Ok(Err(error)) if error.as_response_error().status_code() == StatusCode::PAYLOAD_TOO_LARGE => Err(too_large()),
-        Ok(Err(error)) => Err(Failure::new(400, format!("the body cannot be read: {error}"))),
-        Ok(Ok(body)) => Ok(body),
+    let Some(second) = payload.next().await.transpose()? else {
+        return Ok(Some(first));
+    };
+    let mut body = web::BytesMut::with_capacity((first.len() + second.len()).next_power_of_two());
+    body.extend_from_slice(&first);
+    drop(first);
+    let mut next = Some(second);
+    while let Some(chunk) = next {
+        if body.len() + chunk.len() > limit {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+        next = payload.next().await.transpose()?;
     }
+    Ok(Some(body.freeze()))
+}
+
+fn declared_len(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
 fn json_len(headers: &HeaderMap) -> Result<Option<usize>, Failure> {
