@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
+import select
+import socket
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -172,3 +175,29 @@ def test_a_damaged_body_is_told_of_by_its_coding(server: inferlite.Server, codin
     for body in (BODY, pack(BODY)[:-3], pack(b" " * 1_000_000 + BODY)[:-3]):
         reply = served.ask(server.url, "POST", INFER, body, {"Content-Encoding": coding})
         assert served.error(reply) == (400, text)
+
+
+@pytest.mark.parametrize("path", [INFER, "/predict", "/v1/models/double:predict"])
+def test_small_requests_are_answered_while_a_large_one_is_read(repository: Path, path: str) -> None:
+    rows = 1_500_000
+    numbers = b"1.2345678," * (4 * rows)
+    if path == INFER:
+        head = f'{{"inputs": [{{"name": "x", "shape": [{rows}, 4], "datatype": "FP32", "data": ['.encode()
+        # Wrong at the very end, so that nothing but the reading takes time.
+        body = head + numbers + b'"x"]}]}'
+    else:
+        body = b'{"model": "double", "inputs": [' + b"[1.2345678,1.2345678,1.2345678,1.2345678]," * rows + b'"x"]}'
+    with inferlite.Server(repository, watch=None, workers=1) as server:
+        small = http.client.HTTPConnection(server.host, server.port, timeout=served.PATIENCE)
+        with socket.create_connection((server.host, server.port), timeout=served.PATIENCE) as large:
+            large.sendall(f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            answered = 0
+            # The only worker reads what is left in the socket, and then the numbers: 60 MB of them.
+            while not select.select([large], [], [], 0)[0]:
+                small.request("POST", INFER, BODY)
+                reply = small.getresponse()
+                assert (reply.status, bool(reply.read())) == (200, True)
+                answered += 1
+            assert large.recv(65_536).startswith(b"HTTP/1.1 400 ")
+        small.close()
+    assert answered >= 20

@@ -2,11 +2,14 @@
 
 use crate::status::Failure;
 
-/// So many bytes of a compressed body are unpacked on a thread of their own, since each may become a thousand.
+/// So many bytes of a body are read on a thread of their own: on the worker's, they would take a millisecond or more.
+pub(crate) const LARGE: usize = 1 << 20;
+
+/// So many bytes of a compressed body are unpacked there, since each may become a thousand.
 pub(crate) const LARGE_PACKED: usize = 2 << 10;
 
 /// Does something on a thread that no connection waits for.
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+pub(crate) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     let done = actix_web::web::block(work).await;
     done.map_err(|_| Failure::new(503, "the server is stopping"))
 }

@@ -15,7 +15,7 @@ use inferlite_core::{Error, Feed};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
-use crate::apart::{LARGE_PACKED, apart_if};
+use crate::apart::{LARGE, LARGE_PACKED, apart, apart_if};
 use crate::coding::Coding;
 use crate::counts::Counts;
 use crate::infer::{Urgency, infer};
@@ -122,7 +122,9 @@ async fn answer(request: &HttpRequest, unread: &mut Unread, state: &State) -> Re
         Route::Predict => {
             let _guest = state.admit()?;
             let body = body(request, unread, state).await?;
-            let head = plain::head(&body)?;
+            let large = body.len() > LARGE;
+            let read = move || plain::head(&body).map(|head| (body, head));
+            let (body, head) = apart_if(large, read).await??;
             let served = match &head.model {
                 Some(model) => {
                     let version = head.version.as_deref();
@@ -130,14 +132,19 @@ async fn answer(request: &HttpRequest, unread: &mut Unread, state: &State) -> Re
                 }
                 None => state.repository.only()?,
             };
-            let asked = plain::read(&body, &head, served.model.signature(), &served.name);
+            let model = served.clone();
+            let read = move || plain::read(&body, &head, model.model.signature(), &model.name);
+            let asked = apart_if(large, read).await?;
             plainly(state, &served, asked).await
         }
         Route::Classic(target) => {
             let _guest = state.admit()?;
             let body = body(request, unread, state).await?;
             let served = found(state, target)?;
-            let asked = plain::read_tensorflow(&body, served.model.signature(), &served.name);
+            let large = body.len() > LARGE;
+            let model = served.clone();
+            let read = move || plain::read_tensorflow(&body, model.model.signature(), &model.name);
+            let asked = apart_if(large, read).await?;
             plainly(state, &served, asked).await
         }
         Route::Metrics => Ok(Reply::text(prometheus::text(state))),
@@ -167,7 +174,12 @@ async fn protocol(
     let overdue = state.overdue(&served, &counts);
     let answered = async {
         let signature = served.model.signature();
-        let asked = request::read(&body, json_len, signature, &served.name)?;
+        let asked = if body.len() > LARGE {
+            let served = served.clone();
+            apart(move || request::read(&body, json_len, served.model.signature(), &served.name)).await?
+        } else {
+            request::read(&body, json_len, signature, &served.name)
+        }?;
         let urgency = Urgency {
             priority: asked.priority,
             timeout: asked.timeout.or(served.settings.timeout()),
