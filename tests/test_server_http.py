@@ -177,6 +177,15 @@ def test_a_damaged_body_is_told_of_by_its_coding(server: inferlite.Server, codin
         assert served.error(reply) == (400, text)
 
 
+def test_a_model_may_be_called_stats(repository: Path, server: inferlite.Server) -> None:
+    served.add(repository, "stats", served.DOUBLE)
+    server.load("stats")
+    assert served.double(server.url, "stats") == [3.0, 4.0, 6.0, 8.0]
+    assert {stats["name"] for stats in served.get(server.url, "/v2/models/stats")["model_stats"]} == {"double", "stats"}
+    assert served.get(server.url, "/v2/models/stats/versions/1")["name"] == "stats"
+    assert served.get(server.url, "/v2/models/stats/stats")["model_stats"][0]["name"] == "stats"
+
+
 @pytest.mark.parametrize("path", [INFER, "/predict", "/v1/models/double:predict"])
 def test_small_requests_are_answered_while_a_large_one_is_read(repository: Path, path: str) -> None:
     rows = 1_500_000
