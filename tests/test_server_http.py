@@ -210,3 +210,45 @@ def test_small_requests_are_answered_while_a_large_one_is_read(repository: Path,
             assert large.recv(65_536).startswith(b"HTTP/1.1 400 ")
         small.close()
     assert answered >= 20
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "body"),
+    [
+        pytest.param(b"nonsense\r\n\r\n", 400, b"", id="malformed"),
+        # No more than the server reads: what it leaves would reset the connection.
+        pytest.param(b"GET /v2 HTTP/1.1\r\nHost: h\r\nX: ".ljust(131_072, b"a"), 431, b"", id="large"),
+        pytest.param(
+            b"GET /v2 HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAccept-Encoding: br, identity;q=0\r\n\r\n",
+            406,
+            b"gzip, deflate",
+            id="unwritable",
+        ),
+    ],
+)
+def test_what_is_refused_with_no_text_of_ours(server: inferlite.Server, head: bytes, status: int, body: bytes) -> None:
+    reply, content = _exchange(server, head)
+    assert reply.startswith(f"HTTP/1.1 {status} ".encode()), reply
+    assert content == body
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_there(repository: Path) -> None:
+    with inferlite.Server(repository, watch=None, max_body="1KB") as server:
+        head = f"POST {INFER} HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n".encode()
+        expected = b'{"error":"the body is larger than 1000 bytes"}'
+        for extra in (b"\r\n", b"Expect: 100-continue\r\n\r\n"):
+            # The connection is closed, or this would wait.
+            reply, content = _exchange(server, head + extra)
+            assert b"HTTP/1.1 413 " in reply
+            assert content == expected
+
+
+def _exchange(server: inferlite.Server, request: bytes) -> tuple[bytes, bytes]:
+    """Send bytes, and read until the server closes; gives what comes before the last empty line, and what after."""
+    with socket.create_connection((server.host, server.port), timeout=served.PATIENCE) as connection:
+        connection.sendall(request)
+        chunks = []
+        while chunk := connection.recv(65_536):
+            chunks.append(chunk)
+    head, _, body = b"".join(chunks).rpartition(b"\r\n\r\n")
+    return head, body
