@@ -406,6 +406,46 @@ def test_it_tells_what_it_serves(repository: Path) -> None:
         assert served.ask(server.url, "GET", "/v2/health/ready")[0] == 200
 
 
+def test_what_cannot_be_served_for_its_name_or_place_is_in_the_index(repository: Path) -> None:
+    served.add(repository, "a b", served.DOUBLE)
+    served.replace(repository / "double.onnx", b"")
+    (repository / "double" / "01").mkdir()
+    with inferlite.Server(repository) as server:
+        listed = json.loads(served.ask(server.url, "POST", "/v2/repository/index")[2])
+        assert [(entry.name, entry.version, entry.reason) for entry in server.index()] == [
+            (entry["name"], entry.get("version"), entry.get("reason")) for entry in listed
+        ]
+    assert listed == [
+        {
+            "name": "a b",
+            "state": "UNAVAILABLE",
+            "reason": (
+                f"{repository}/a b: `a b` can be no model's name, which must be of at most 200 letters, digits, `_`, "
+                "`-` and `.`, and begin with no `.`: rename it"
+            ),
+        },
+        {"name": "digits", "version": "1", "state": "READY"},
+        {"name": "double", "version": "1", "state": "READY"},
+        {
+            "name": "double",
+            "version": "01",
+            "state": "UNAVAILABLE",
+            "reason": (
+                f"{repository}/double/01: `01` is no version, which must be a positive number without leading zeros: "
+                "rename it"
+            ),
+        },
+        {
+            "name": "double.onnx",
+            "state": "UNAVAILABLE",
+            "reason": (
+                f"{repository}/double.onnx: the folder `double` is the same model, and counts: rename one of them, or "
+                "take it away"
+            ),
+        },
+    ]
+
+
 def test_an_empty_repository_is_served_and_filled(tmp_path: Path, native_backend: str) -> None:
     assert native_backend
     with inferlite.Server(tmp_path, watch=0.05) as server:

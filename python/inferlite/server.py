@@ -48,8 +48,9 @@ class ServedModel:
     """One version of a model in a server's index.
 
     Attributes:
-        name: The model's name.
-        version: Its version, a number as text; None for a model of which no version is known.
+        name: The model's name, or that of a file or folder which cannot be a model.
+        version: Its version, a number as text, or the name of what cannot be one; None for a model of which no version
+            is known.
         state: `READY` for one that answers, `LOADING`, `UNLOADING`, or `UNAVAILABLE`.
         reason: Why it does not answer, or why what answers is not what the folder holds; None where all is well.
     """

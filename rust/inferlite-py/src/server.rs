@@ -86,8 +86,7 @@ impl PyServer {
         let entries = detach(py, || self.repository.index());
         let entry = |entry: IndexEntry| {
             let reason = Some(entry.reason).filter(|reason| !reason.is_empty());
-            let version = entry.version.map(|version| version.to_string());
-            (entry.name, version, entry.state.to_string(), reason)
+            (entry.name, entry.version, entry.state.to_string(), reason)
         };
         entries.into_iter().map(entry).collect()
     }

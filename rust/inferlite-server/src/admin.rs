@@ -77,18 +77,10 @@ pub(crate) async fn answer(route: Route<'_>, body: &[u8], state: &State) -> Resu
             let shown = index
                 .iter()
                 .filter(|entry| !is_ready_only || entry.state == VersionState::Ready);
-            let shown: Vec<_> = shown
-                .map(|entry| {
-                    (
-                        entry,
-                        entry.version.map(|version| version.to_string()),
-                        entry.state.to_string(),
-                    )
-                })
-                .collect();
-            let entries = shown.iter().map(|(entry, version, state)| metadata::IndexEntry {
+            let shown: Vec<_> = shown.map(|entry| (entry, entry.state.to_string())).collect();
+            let entries = shown.iter().map(|(entry, state)| metadata::IndexEntry {
                 name: &entry.name,
-                version: version.as_deref(),
+                version: entry.version.as_deref(),
                 state: Some(state),
                 reason: Some(&*entry.reason).filter(|reason| !reason.is_empty()),
             });

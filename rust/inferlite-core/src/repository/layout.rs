@@ -78,8 +78,18 @@ pub struct FoundModel {
 pub struct Refused {
     /// Which.
     pub path: PathBuf,
-    /// Why.
+    /// Why, and what helps.
     pub reason: String,
+}
+
+impl Refused {
+    /// What it is called in the repository, and within the folder of its model if it lies in one.
+    #[must_use]
+    pub fn names(&self, root: &Path) -> (String, Option<String>) {
+        let mut names = self.path.strip_prefix(root).unwrap_or(&self.path).components();
+        let mut next = || Some(names.next()?.as_os_str().to_string_lossy().into_owned());
+        (next().unwrap_or_default(), next())
+    }
 }
 
 /// All that lies in a folder.
@@ -150,7 +160,7 @@ fn look_at(real_root: &Path, path: PathBuf, found: &mut Found) {
     let name = match path.file_name().map(OsStr::to_str) {
         Some(Some(name)) if is_ignored(name) => return,
         Some(Some(name)) => name.to_owned(),
-        _ => return found.refuse(path, "its name is not UTF-8"),
+        _ => return found.refuse(path, "its name is not UTF-8: rename it"),
     };
     // A link that leads nowhere is there, too, and has no metadata.
     let metadata = match fs::metadata(&path) {
@@ -166,7 +176,7 @@ fn look_at(real_root: &Path, path: PathBuf, found: &mut Found) {
         return single_file(real_root, path.clone(), name, found);
     }
     if !is_name(&name) {
-        return found.refuse(path, NO_NAME);
+        return found.refuse(path, no_name(&name));
     }
     if !is_inside(real_root, &path) {
         return found.trouble(path, &name, OUTSIDE.to_owned());
@@ -175,7 +185,7 @@ fn look_at(real_root: &Path, path: PathBuf, found: &mut Found) {
         Ok(model) if model == FoundModel::default() => {
             found.refuse(
                 path,
-                "it holds no model: neither a `model.onnx` nor a version such as `1/model.onnx`",
+                "it holds no model: put a `model.onnx` or a version such as `1/model.onnx` into it",
             );
         }
         Ok(model) => {
@@ -186,8 +196,12 @@ fn look_at(real_root: &Path, path: PathBuf, found: &mut Found) {
     }
 }
 
-const NO_NAME: &str =
-    "the name of a model must be of at most 200 letters, digits, `_`, `-` and `.`, and begin with no `.`";
+fn no_name(name: &str) -> String {
+    format!(
+        "`{name}` can be no model's name, which must be of at most {LONGEST_NAME} letters, digits, `_`, `-` and `.`, and \
+         begin with no `.`: rename it"
+    )
+}
 
 impl Found {
     fn refuse(&mut self, path: PathBuf, reason: impl Into<String>) {
@@ -203,7 +217,6 @@ impl Found {
         }
         let model = FoundModel {
             unreadable: Some(format!("{}: {reason}", path.display())),
-            refused: vec![Refused { path, reason }],
             ..FoundModel::default()
         };
         self.models.insert(name.to_owned(), model);
@@ -212,12 +225,13 @@ impl Found {
 
 fn single_file(real_root: &Path, path: PathBuf, name: &str, found: &mut Found) {
     if !is_name(name) {
-        return found.refuse(path, NO_NAME);
+        return found.refuse(path, no_name(name));
     }
     // A folder may hold the settings of a model that lies beside it.
     let has_versions = |model: &FoundModel| !model.versions.is_empty() || model.unreadable.is_some();
     if found.models.get(name).is_some_and(has_versions) {
-        return found.refuse(path, format!("the folder `{name}` is the same model, and counts"));
+        let reason = format!("the folder `{name}` is the same model, and counts: rename one of them, or take it away");
+        return found.refuse(path, reason);
     }
     let version = version_at(real_root, path, Extent::Single);
     found
@@ -250,7 +264,8 @@ fn folder(real_root: &Path, path: &Path) -> io::Result<FoundModel> {
                 model.versions.insert(version, found);
             }
         } else if path.is_dir() && (is_numeric(&name) || path.join(MODEL).exists()) {
-            let reason = "a version must be a positive number without leading zeros, such as `1`".to_owned();
+            let reason =
+                format!("`{name}` is no version, which must be a positive number without leading zeros: rename it");
             model.refused.push(Refused { path, reason });
         }
     }
@@ -263,7 +278,9 @@ fn folder(real_root: &Path, path: &Path) -> io::Result<FoundModel> {
 
 fn single_version(real_root: &Path, path: PathBuf, model: &mut FoundModel) {
     if model.versions.contains_key(&1) {
-        let reason = "the folder `1` is the same version, and counts".to_owned();
+        let reason = "the folder `1` is the same version, and counts: take one of them away, or put the file into a \
+                      folder of another number"
+            .to_owned();
         model.refused.push(Refused { path, reason });
         return;
     }
@@ -353,7 +370,7 @@ impl Gathering<'_> {
     }
 }
 
-const OUTSIDE: &str = "it leads out of the repository";
+const OUTSIDE: &str = "it leads out of the repository: put what it points to into the repository";
 
 /// Follows all links.
 fn is_inside(real_root: &Path, path: &Path) -> bool {

@@ -197,22 +197,26 @@ impl Repository {
         Some(lineup.listed(name))
     }
 
-    /// Every version that serves, was to serve or still has requests, and of models without one the model itself.
+    /// Every version that serves, was to serve or still has requests, and of models without one the model itself; and
+    /// what cannot be served for what it is called or where it lies.
     #[must_use]
     pub fn index(&self) -> Vec<IndexEntry> {
         let state = self.state();
         let unreadable = state.unreadable.as_deref();
-        let entries = state
-            .records
-            .iter()
-            .map(|(name, record)| record.index(name, unreadable));
-        entries.flatten().collect()
-    }
-
-    /// What lies in the folder and is no model, or none that may be served, and why.
-    #[must_use]
-    pub fn refused(&self) -> Vec<layout::Refused> {
-        self.state().refused.clone()
+        let of_model = |(name, record): (&String, &Record)| record.index(name, unreadable);
+        let mut entries: Vec<_> = state.records.iter().flat_map(of_model).collect();
+        entries.extend(state.refused.iter().map(|refused| {
+            let (name, version) = refused.names(&self.root);
+            IndexEntry {
+                name,
+                version,
+                state: VersionState::Unavailable,
+                reason: format!("{}: {}", refused.path.display(), refused.reason),
+            }
+        }));
+        // Versions stay in the order of their numbers.
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        entries
     }
 
     /// Whether all that was in the folder when [`Repository::load_all`] looked has loaded or failed.

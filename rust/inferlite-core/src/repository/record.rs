@@ -112,9 +112,9 @@ impl Record {
 
     /// The lines of the index that are about this model.
     pub(super) fn index(&self, name: &str, unreadable: Option<&str>) -> Vec<IndexEntry> {
-        let entry = |version, state, reason: Option<&str>| IndexEntry {
+        let entry = |version: Option<u64>, state, reason: Option<&str>| IndexEntry {
             name: name.to_owned(),
-            version,
+            version: version.map(|version| version.to_string()),
             state,
             reason: reason.unwrap_or_default().to_owned(),
         };

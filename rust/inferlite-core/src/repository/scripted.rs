@@ -228,7 +228,7 @@ impl Stage {
     /// The index, a line for each entry.
     pub(super) fn index(&self) -> Vec<String> {
         let line = |entry: super::IndexEntry| {
-            let version = entry.version.map_or("-".to_owned(), |version| version.to_string());
+            let version = entry.version.as_deref().unwrap_or("-");
             let line = format!("{} {version} {} {}", entry.name, entry.state, entry.reason);
             // The folder has another name in every test.
             line.replace(&self.folder.path().display().to_string(), "ROOT")

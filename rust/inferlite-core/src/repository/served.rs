@@ -60,10 +60,11 @@ impl fmt::Display for VersionState {
 /// One line of the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexEntry {
-    /// The name of the model.
+    /// The name of the model, or of the file or folder that cannot be one.
     pub name: String,
-    /// The version; `None` where the line is about the model as a whole, of which no version is known.
-    pub version: Option<u64>,
+    /// The number of the version, or the name of what cannot be one; `None` where the line is about the model as a
+    /// whole, of which no version is known.
+    pub version: Option<String>,
     /// What it is at.
     pub state: VersionState,
     /// Why it does not serve, or why what serves is not what the folder holds; empty where all is well.

@@ -272,6 +272,34 @@ fn a_file_that_fails_in_the_place_of_one_that_serves_is_told() {
 }
 
 #[test]
+fn what_cannot_be_served_for_its_name_or_place_is_in_the_index() {
+    let stage = Stage::with(&[
+        ONE,
+        ("m/01/model.onnx", "good 01"),
+        ("m/model.onnx", "good m"),
+        ("m.onnx", "good m"),
+        ("a b/1/model.onnx", "good ab"),
+    ]);
+    let index = [
+        "a b - UNAVAILABLE ROOT/a b: `a b` can be no model's name, which must be of at most 200 letters, digits, `_`, \
+         `-` and `.`, and begin with no `.`: rename it",
+        "m 1 READY",
+        "m 01 UNAVAILABLE ROOT/m/01: `01` is no version, which must be a positive number without leading zeros: rename it",
+        "m model.onnx UNAVAILABLE ROOT/m/model.onnx: the folder `1` is the same version, and counts: take one of them \
+         away, or put the file into a folder of another number",
+        "m.onnx - UNAVAILABLE ROOT/m.onnx: the folder `m` is the same model, and counts: rename one of them, or take it \
+         away",
+    ];
+    assert_eq!(stage.index(), index);
+    assert!(stage.repository.is_ready());
+    for path in ["a b", "m/01", "m/model.onnx", "m.onnx"] {
+        stage.remove(path);
+    }
+    stage.settle();
+    assert_eq!(stage.index(), ["m 1 READY"]);
+}
+
+#[test]
 fn a_panic_is_an_error_of_one_model() {
     let stage = Stage::with(&[("a/1/model.onnx", "panic a"), ("b/1/model.onnx", "good b")]);
     let reason = "it panicked while it was being loaded: as told by `panic a`";
