@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -160,12 +161,16 @@ impl Repository {
     pub fn rollback(&self, name: &str) -> Result<u64> {
         let turn = self.turn_of_known(name)?;
         let _held = hold(&turn);
-        let found = self.look_at(name)?;
-        let (lineup, history, settings) = {
+        let mut found = self.look_at(name)?;
+        let (lineup, history, known) = {
             let state = self.state();
             let record = state.records.get(name).ok_or_else(|| unknown(name))?;
-            let settings = record.settings.clone().unwrap_or_default();
-            (record.lineup.clone(), record.history.clone(), settings)
+            let known = record.settings.clone().unwrap_or_default();
+            (record.lineup.clone(), record.history.clone(), known)
+        };
+        let (settings, trouble) = match settings_of(&found) {
+            Ok(settings) => (Arc::new(settings), None),
+            Err(reason) => (known, Some(reason)),
         };
         let Some(from) = lineup.by_default() else {
             return Err(no_way_back(name, "no version of it serves by default"));
@@ -177,12 +182,9 @@ impl Repository {
         let Some((version, files)) = history.iter().rev().find_map(there) else {
             return Err(no_way_back(name, "no version that served before is in the folder"));
         };
-        let to = match lineup.version(version) {
-            Some(served) => served.clone(),
-            None => self
-                .open(name, version, files, &settings, &|_| ())
-                .map_err(|reason| no_way_back(name, &format!("version {version}: {reason}")))?,
-        };
+        let to = self
+            .bring(name, version, files, &settings, &lineup, &|_| ())
+            .map_err(|reason| no_way_back(name, &format!("version {version}: {reason}")))?;
         self.settle_at_once(name, Some(&found));
         let mut state = self.state();
         if state.is_closed {
@@ -203,6 +205,12 @@ impl Repository {
             .rposition(|&earlier| earlier == version)
             .unwrap_or(0);
         record.history.truncate(keep);
+        record.settings = Some(settings);
+        record.trouble = trouble;
+        // Other versions that serve have the settings of before: whoever watches sees that these have changed.
+        if let Some(Settled::There(before)) = &record.acted_on {
+            found.settings.clone_from(&before.settings);
+        }
         record.acted_on = Some(Settled::There(found));
         let old = record.exchange(lineup.rolled_back(&to));
         let old_map = self.publish_model(&state, name);
@@ -213,8 +221,7 @@ impl Repository {
 
     /// Looks through the folder, and says what is new about its being readable and about what is refused in it.
     fn look(&self, progress: &dyn Fn(Event)) -> Result<Found, String> {
-        let found = layout::scan(&self.root)
-            .map_err(|error| format!("the repository `{}` cannot be read: {error}", self.root.display()));
+        let found = layout::scan(&self.root).map_err(|error| self.unreadable(&error));
         let mut state = self.state();
         let mut events = Vec::new();
         match &found {
@@ -256,11 +263,14 @@ impl Repository {
 
     /// What the folder holds of one model.
     fn look_at(&self, name: &str) -> Result<FoundModel> {
-        let found = layout::scan_model(&self.root, name).map_err(|error| {
-            let message = format!("the repository `{}` cannot be read: {error}", self.root.display());
-            Error::new(ErrorKind::InvalidArgument, message)
-        })?;
+        let found = layout::scan_model(&self.root, name)
+            .map_err(|error| Error::new(ErrorKind::InvalidArgument, self.unreadable(&error)))?;
+        self.state().unreadable = None;
         found.ok_or_else(|| unknown(name))
+    }
+
+    fn unreadable(&self, error: &io::Error) -> String {
+        format!("the repository `{}` cannot be read: {error}", self.root.display())
     }
 
     /// What is to be done about a model by what lies in the folder, and the lock that it takes.
@@ -300,11 +310,7 @@ impl Repository {
         let Some(found) = found else {
             return self.install(name, None, Lineup::default(), Failures::new(), None, progress);
         };
-        let settings = match &found.unreadable {
-            Some(reason) => Err(reason.clone()),
-            None => read_settings(&found),
-        };
-        let settings = match settings {
+        let settings = match settings_of(&found) {
             Ok(settings) => Arc::new(settings),
             Err(reason) => return self.leave_alone(name, found, reason, progress),
         };
@@ -522,7 +528,11 @@ fn events(name: &str, old: &Lineup, next: &Lineup, failures: &Failures) -> Vec<E
     loaded.chain(failed).chain(unloaded).collect()
 }
 
-fn read_settings(found: &FoundModel) -> Result<ModelSettings, String> {
+/// The settings that a model has in the folder, unless they or the folder cannot be read.
+fn settings_of(found: &FoundModel) -> Result<ModelSettings, String> {
+    if let Some(reason) = &found.unreadable {
+        return Err(reason.clone());
+    }
     let Some((path, stamp)) = &found.settings else {
         return Ok(ModelSettings::default());
     };

@@ -604,6 +604,56 @@ fn other_changes_do_not_bring_back_what_was_rolled_back() {
 }
 
 #[test]
+fn a_rollback_takes_the_settings_that_are_there() {
+    let stage = Stage::with(&[ONE]);
+    stage.put(TWO.0, TWO.1);
+    stage.settle();
+    stage.put("m/model.toml", "threads = 0");
+    stage.settle();
+    let reason = "ROOT/m/model.toml:1: `threads`: it must be from 1 to 1024, not 0";
+    assert_eq!(stage.index(), [format!("m 2 READY {reason}")]);
+    stage.put("m/model.toml", "threads = 2");
+    assert_eq!(stage.repository.rollback("m").ok(), Some(1));
+    stage.settle();
+    assert_eq!(stage.index(), ["m 1 READY", "m 2 UNAVAILABLE it was rolled back"]);
+    let threads = |version| {
+        let served = stage.repository.find("m", version).expect("it serves");
+        served.settings.threads
+    };
+    assert_eq!(threads(None), Some(2));
+    stage.repository.load("m").expect("2 is good");
+    stage.put("m/model.toml", "threads = 3\nversions = \"all\"");
+    stage.put(THREE.0, THREE.1);
+    stage.settle();
+    stage.put("m/model.toml", "threads = 4\nversions = \"all\"");
+    assert_eq!(stage.repository.rollback("m").ok(), Some(2));
+    assert_eq!([threads(Some("1")), threads(Some("2"))], [Some(3), Some(4)]);
+    stage.settle();
+    assert_eq!([threads(Some("1")), threads(Some("2"))], [Some(4), Some(4)]);
+    stage.put("m/model.toml", "threads = -1");
+    assert_eq!(stage.repository.rollback("m").ok(), Some(1));
+    let reason = "ROOT/m/model.toml:1: `threads`: it must be from 1 to 1024, not -1";
+    let withdrawn = |version| format!("m {version} UNAVAILABLE it was rolled back");
+    assert_eq!(
+        stage.index(),
+        [format!("m 1 READY {reason}"), withdrawn(2), withdrawn(3)]
+    );
+}
+
+#[test]
+fn a_folder_that_can_be_read_again_is_known_to_be_by_whoever_reads_it() {
+    let stage = Stage::with(&[ONE]);
+    let away = stage.folder.path().with_extension("away");
+    std::fs::rename(stage.folder.path(), &away).expect("it is ours");
+    stage.scan();
+    std::fs::rename(&away, stage.folder.path()).expect("it is ours");
+    let reason = "the repository `ROOT` cannot be read: No such file or directory (os error 2)";
+    assert_eq!(stage.index(), [format!("m 1 READY {reason}")]);
+    stage.repository.load("m").expect("it is there");
+    assert_eq!(stage.index(), ["m 1 READY"]);
+}
+
+#[test]
 fn a_rollback_takes_labels_along_and_asks_for_no_compatibility() {
     let settings = |stable| format!("versions = \"all\"\nlabels.stable = {stable}");
     let stage = Stage::with(&[
