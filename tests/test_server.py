@@ -446,6 +446,16 @@ def test_what_cannot_be_served_for_its_name_or_place_is_in_the_index(repository:
     ]
 
 
+@pytest.mark.parametrize("batching", ["", "batching = false\n"])
+def test_axes_of_what_is_no_input_are_refused(repository: Path, batching: str) -> None:
+    served.add(repository, "named", served.DOUBLE, settings=f"{batching}[batch_axes]\nz = 0")
+    with inferlite.Server(repository) as server:
+        (reason,) = (model.reason for model in server.index() if model.name == "named")
+    assert reason == (
+        "`batch_axes.z` in `model.toml` is no input or output of the model, whose inputs are `x` and whose outputs are `y`"
+    )
+
+
 def test_an_empty_repository_is_served_and_filled(tmp_path: Path, native_backend: str) -> None:
     assert native_backend
     with inferlite.Server(tmp_path, watch=0.05) as server:

@@ -12,6 +12,7 @@ use crate::fork::PerProcess;
 use crate::model::Model;
 use crate::rows::{self, Demand};
 use crate::runtime::ort::{ModelSource, OrtEngine, RunOptions, SessionSettings};
+use crate::runtime::{Argument, Engine as _, Signature};
 use crate::stats::CallStats;
 
 /// The runtime's most severe level.
@@ -44,6 +45,7 @@ impl Opener for OnnxOpener {
             ..SessionSettings::default()
         };
         let engine = Arc::new(OrtEngine::load(ModelSource::Path(files.path.clone()), &session)?);
+        check_axes(engine.signature(), settings)?;
         let stats = Arc::<CallStats>::default();
         let mut model = Model::new(files.name.clone(), Box::new(engine.clone()), Some(stats));
         if let Some(kept) = &settings.cache {
@@ -69,6 +71,43 @@ impl Opener for OnnxOpener {
         warmup::run(&model, &settings.warmup)?;
         Ok(model)
     }
+}
+
+/// Refuses axes that are not the model's: where nothing demands rows, nobody else would say so.
+fn check_axes(signature: &Signature, settings: &ModelSettings) -> Result<()> {
+    let refused = |text| Err(Error::new(ErrorKind::InvalidArgument, text));
+    for (name, axis) in &settings.batch_axes {
+        let input = signature.input(name).and_then(|index| signature.inputs.get(index));
+        let output = signature.output(name).and_then(|index| signature.outputs.get(index));
+        if input.is_none() && output.is_none() {
+            return refused(format!(
+                "`batch_axes.{name}` in `model.toml` is no input or output of the model, whose inputs are {} and whose \
+                 outputs are {}",
+                listed(&signature.inputs),
+                listed(&signature.outputs)
+            ));
+        }
+        for argument in input.into_iter().chain(output) {
+            match (axis, argument.shape()) {
+                (Some(axis), Some(shape)) if *axis >= shape.len() => {
+                    return refused(format!(
+                        "`batch_axes.{name}` in `model.toml` is {axis}, but `{name}` has {} axes, counted from 0",
+                        shape.len()
+                    ));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn listed<'a>(arguments: impl IntoIterator<Item = &'a Argument>) -> String {
+    let names: Vec<String> = arguments
+        .into_iter()
+        .map(|argument| format!("`{}`", argument.name))
+        .collect();
+    names.join(", ")
 }
 
 fn refuse_random(engine: &OrtEngine) -> Result<()> {
@@ -111,4 +150,37 @@ fn use_rows(
         model.keep_rows(axes);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::{Dim, ValueType};
+    use crate::tensor::Dtype;
+
+    fn refusal(settings: &str) -> Option<String> {
+        let argument = |name: &str| {
+            let shape = Some(vec![Dim::Symbol("n".to_owned()), Dim::Fixed(4)]);
+            let dtype = Dtype::Float32;
+            Argument::new(name.to_owned(), ValueType::Tensor { dtype, shape }).expect("it has a type")
+        };
+        let signature = Signature {
+            inputs: vec![argument("a"), argument("b")],
+            required: 2,
+            outputs: vec![argument("y")],
+        };
+        let settings = ModelSettings::parse(settings, "model.toml").expect("it is TOML");
+        let checked = check_axes(&signature, &settings);
+        checked.err().map(|error| error.message().to_owned())
+    }
+
+    #[test]
+    fn axes_of_nothing_that_the_model_has_are_refused_even_if_nobody_needs_them() {
+        assert_eq!(refusal("batch_axes = { a = 0, b = \"none\", y = 1 }"), None);
+        let name = "`batch_axes.c` in `model.toml` is no input or output of the model, whose inputs are `a`, `b` and whose \
+                    outputs are `y`";
+        assert_eq!(refusal("[batch_axes]\nc = 0").as_deref(), Some(name));
+        let axis = "`batch_axes.y` in `model.toml` is 2, but `y` has 2 axes, counted from 0";
+        assert_eq!(refusal("batching = false\nbatch_axes.y = 2").as_deref(), Some(axis));
+    }
 }
