@@ -171,6 +171,17 @@ impl Lineup {
         })
     }
 
+    /// The lineup of one version, which takes the labels that the settings give to another one as well.
+    pub(super) fn of_one(served: &Arc<Served>, other: u64, settings: &ModelSettings) -> Self {
+        let of_both = |(_, version): &(&String, &u64)| [served.version, other].contains(version);
+        let labels = settings.labels.iter().filter(of_both);
+        Self {
+            versions: vec![served.clone()],
+            default: Some(served.clone()),
+            labels: labels.map(|(label, _)| (label.clone(), served.clone())).collect(),
+        }
+    }
+
     /// The lineup in which an earlier version serves in the place of the one that serves by default.
     pub(super) fn rolled_back(&self, to: &Arc<Served>) -> Self {
         let Some(from) = &self.default else {

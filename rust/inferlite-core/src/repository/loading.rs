@@ -138,6 +138,7 @@ impl Repository {
             return Err(unknown(name));
         };
         record.is_unloaded = true;
+        record.left = record.latest();
         record.failures.clear();
         record.trouble = None;
         if found == Some(None) {
@@ -156,31 +157,36 @@ impl Repository {
     /// Has the version serve again that served by default before the present one, and takes that one out of service,
     /// until its files change or somebody loads the model; gives the version that serves now.
     ///
-    /// It is opened if it does not serve, with the settings that count now, and not compared with the present one. What
-    /// was replaced under its own number is not in the folder any more, and cannot be gone back to.
+    /// Of a model that was unloaded, the present one is the one that served until then: whoever wants that one loads the
+    /// model. What comes is opened if it does not serve, with the settings that count now, and not compared with the
+    /// present one. What was replaced under its own number is not in the folder any more, and cannot be gone back to.
     pub fn rollback(&self, name: &str) -> Result<u64> {
         let turn = self.turn_of_known(name)?;
         let _held = hold(&turn);
         let mut found = self.look_at(name)?;
-        let (lineup, history, known) = {
+        let (lineup, history, known, from) = {
             let state = self.state();
             let record = state.records.get(name).ok_or_else(|| unknown(name))?;
             let known = record.settings.clone().unwrap_or_default();
-            (record.lineup.clone(), record.history.clone(), known)
+            (record.lineup.clone(), record.history.clone(), known, record.latest())
         };
         let (settings, trouble) = match settings_of(&found) {
             Ok(settings) => (Arc::new(settings), None),
             Err(reason) => (known, Some(reason)),
         };
-        let Some(from) = lineup.by_default() else {
-            return Err(no_way_back(name, "no version of it serves by default"));
+        let Some(from) = from else {
+            return Err(no_way_back(name, "no version of it has served by default: load it"));
         };
         let there = |version: &u64| {
             let found = found.versions.get(version)?.as_ref().ok()?;
-            (*version != from.version).then_some((*version, found))
+            (*version != from).then_some((*version, found))
         };
         let Some((version, files)) = history.iter().rev().find_map(there) else {
-            return Err(no_way_back(name, "no version that served before is in the folder"));
+            let reason = format!(
+                "no version that served before version {from} is in the folder: put one there and load it, under a higher \
+                 number"
+            );
+            return Err(no_way_back(name, &reason));
         };
         let to = self
             .bring(name, version, files, &settings, &lineup, &|_| ())
@@ -193,10 +199,10 @@ impl Repository {
         let Some(record) = state.records.get_mut(name) else {
             return Err(unknown(name));
         };
-        if let Some(Ok(on_disk)) = found.versions.get(&from.version) {
-            record.withdrawn.insert(from.version, on_disk.stamp.clone());
+        if let Some(Ok(on_disk)) = found.versions.get(&from) {
+            record.withdrawn.insert(from, on_disk.stamp.clone());
         }
-        record.failures.remove(&from.version);
+        record.failures.remove(&from);
         record.failures.remove(&version);
         // What lies between was not there to go back to, and is not later either.
         let keep = record
@@ -205,17 +211,28 @@ impl Repository {
             .rposition(|&earlier| earlier == version)
             .unwrap_or(0);
         record.history.truncate(keep);
+        let next = match lineup.by_default() {
+            Some(_) => lineup.rolled_back(&to),
+            None => Lineup::of_one(&to, from, &settings),
+        };
+        let was_unloaded = std::mem::take(&mut record.is_unloaded);
+        record.left = None;
         record.settings = Some(settings);
         record.trouble = trouble;
+        let again = was_unloaded.then(|| found.clone());
         // Other versions that serve have the settings of before: whoever watches sees that these have changed.
         if let Some(Settled::There(before)) = &record.acted_on {
             found.settings.clone_from(&before.settings);
         }
         record.acted_on = Some(Settled::There(found));
-        let old = record.exchange(lineup.rolled_back(&to));
+        let old = record.exchange(next);
         let old_map = self.publish_model(&state, name);
         drop(state);
         drop((old, old_map));
+        if let Some(found) = again {
+            // All else that served is to serve again as well.
+            self.carry_out(name, Some(found), &|_| ());
+        }
         Ok(version)
     }
 
@@ -445,12 +462,13 @@ impl Repository {
         let record = state.records.entry(name.to_owned()).or_default();
         let events = events(name, &record.lineup, &next, &failures);
         let is_there = |version: &u64| found.as_ref().is_some_and(|found| found.versions.contains_key(version));
-        let before = record.lineup.by_default().map(|served| served.version).filter(is_there);
+        let before = record.latest().filter(is_there);
         record.succeed(before, next.by_default().map(|served| served.version));
         let is_empty = found.as_ref().is_some_and(|found| found.versions.is_empty());
         record.trouble = is_empty.then(|| "it has no version in the folder, such as `1/model.onnx`".to_owned());
         record.failures = failures;
         record.is_unloaded = false;
+        record.left = None;
         record.settings = settings;
         if found.is_none() {
             record.forget();

@@ -53,6 +53,8 @@ struct Naive {
     disk: BTreeMap<u64, Written>,
     acted_on: BTreeMap<u64, Written>,
     serving: Option<(u64, Written)>,
+    /// What served when it was unloaded.
+    left: Option<(u64, Written)>,
     history: Vec<u64>,
     withdrawn: BTreeMap<u64, Written>,
 }
@@ -80,6 +82,7 @@ impl Naive {
             (Some(_), Some(old)) => Some(old),
             (Some(_), None) => there.iter().rev().find(|(_, written)| written.0.loads()).copied(),
         };
+        let before = before.or(self.left.take());
         let (old, new) = (before.map(|old| old.0), self.serving.map(|new| new.0));
         if old != new {
             let left = old.filter(|old| self.disk.contains_key(old));
@@ -95,10 +98,11 @@ impl Naive {
     fn forget(&mut self) {
         self.history.clear();
         self.withdrawn.clear();
+        self.left = None;
     }
 
     fn rollback(&mut self) -> bool {
-        let Some((from, written)) = self.serving else {
+        let Some((from, written)) = self.serving.or(self.left) else {
             return false;
         };
         let place = self
@@ -113,8 +117,13 @@ impl Naive {
         self.withdrawn
             .insert(from, self.disk.get(&from).copied().unwrap_or(written));
         self.history.truncate(place);
+        let was_unloaded = self.serving.is_none();
         self.serving = Some((to, self.disk[&to]));
+        self.left = None;
         self.acted_on = self.disk.clone();
+        if was_unloaded {
+            self.act();
+        }
         true
     }
 }
@@ -175,7 +184,7 @@ fn take(step: Step, stage: &mut Stage, naive: &mut Naive, count: u64) -> Result<
         }
         Step::Unload => {
             if stage.repository.unload("m").is_ok() {
-                naive.serving = None;
+                naive.left = naive.serving.take().or(naive.left);
                 naive.acted_on = naive.disk.clone();
                 if naive.disk.is_empty() {
                     naive.forget();

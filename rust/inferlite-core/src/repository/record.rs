@@ -37,6 +37,8 @@ pub(super) struct Record {
     /// Versions that serve no more, and may have requests left.
     leaving: Vec<(u64, Weak<Served>)>,
     pub(super) is_unloaded: bool,
+    /// What served by default when the model was unloaded.
+    pub(super) left: Option<u64>,
 }
 
 impl Record {
@@ -87,6 +89,12 @@ impl Record {
     pub(super) fn forget(&mut self) {
         self.history.clear();
         self.withdrawn.clear();
+        self.left = None;
+    }
+
+    /// The version that serves by default, or did so before the model was unloaded.
+    pub(super) fn latest(&self) -> Option<u64> {
+        self.lineup.by_default().map(|served| served.version).or(self.left)
     }
 
     /// Writes down that another version serves by default, after one that can be gone back to.

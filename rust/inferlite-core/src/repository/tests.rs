@@ -578,7 +578,8 @@ fn a_rollback_is_one_call_and_the_watcher_leaves_it() {
     let error = message(stage.repository.rollback("m"));
     assert_eq!(
         error,
-        "model `m` cannot be rolled back: no version that served before is in the folder"
+        "model `m` cannot be rolled back: no version that served before version 1 is in the folder: put one there and \
+         load it, under a higher number"
     );
     stage.put(TWO.0, "good two");
     stage.settle();
@@ -708,6 +709,55 @@ fn what_is_unloaded_stays_so_until_its_files_change() {
     stage.settle();
     assert_eq!(stage.serves("m", None), "good 2");
     assert_eq!(message(stage.repository.unload("nope")), "there is no model `nope`");
+}
+
+#[test]
+fn a_rollback_of_what_was_unloaded_goes_back_to_the_version_before() {
+    let stage = Stage::with(&[ONE]);
+    stage.repository.unload("m").expect("it serves");
+    let error = message(stage.repository.rollback("m"));
+    assert_eq!(
+        error,
+        "model `m` cannot be rolled back: no version that served before version 1 is in the folder: put one there and \
+         load it, under a higher number"
+    );
+    stage.put(TWO.0, TWO.1);
+    stage.repository.load("m").expect("2 is good");
+    for _ in 0..2 {
+        stage.repository.unload("m").expect("it is there");
+    }
+    assert_eq!(stage.repository.rollback("m").ok(), Some(1));
+    stage.settle();
+    assert_eq!(stage.index(), ["m 1 READY", "m 2 UNAVAILABLE it was rolled back"]);
+    assert_eq!(stage.serves("m", None), "good 1");
+    stage.put(TWO.0, "bad 2");
+    assert!(stage.repository.load("m").is_err());
+    assert_eq!(stage.serves("m", None), "good 1");
+    let never = Stage::with(&[("m/1/model.onnx", "bad")]);
+    let error = message(never.repository.rollback("m"));
+    assert_eq!(
+        error,
+        "model `m` cannot be rolled back: no version of it has served by default: load it"
+    );
+}
+
+#[test]
+fn a_rollback_of_what_was_unloaded_brings_the_other_versions_and_the_labels_along() {
+    let settings = |stable| format!("versions = \"all\"\nlabels = {{ stable = {stable}, old = 1 }}");
+    let stage = Stage::with(&[ONE, TWO, ("m/model.toml", &settings(2))]);
+    stage.put(THREE.0, THREE.1);
+    stage.put("m/model.toml", &settings(3));
+    stage.settle();
+    stage.repository.unload("m").expect("it serves");
+    assert_eq!(stage.repository.rollback("m").ok(), Some(2));
+    let reason = "label `stable` names it, and it was rolled back: load the model to have it serve again";
+    let index = ["m 1 READY", "m 2 READY", &format!("m 3 UNAVAILABLE {reason}")];
+    assert_eq!(stage.index(), index);
+    for (asked, content) in [(None, "good 2"), (Some("stable"), "good 2"), (Some("old"), "good 1")] {
+        assert_eq!(stage.serves("m", asked), content);
+    }
+    stage.settle();
+    assert_eq!(stage.index(), index);
 }
 
 #[test]
