@@ -52,6 +52,12 @@ impl Lineup {
         self.default.as_ref()
     }
 
+    /// What tells one lineup from another that has other models, or one of them in the first place.
+    pub(super) fn instances(&self) -> Vec<u64> {
+        let all = self.default.iter().chain(&self.versions);
+        all.map(|served| served.instance).collect()
+    }
+
     pub(super) fn serves(&self) -> bool {
         !self.versions.is_empty()
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::layout::{self, Found, FoundModel, FoundVersion};
 use super::lineup::{self, Failures, Lineup};
+use super::record::Attempt;
 use super::served::{Event, Served};
 use super::settings::{ModelSettings, VersionPolicy};
 use super::settling::Settled;
@@ -103,6 +104,7 @@ impl Repository {
             }
             if let Some(record) = state.records.get_mut(name) {
                 record.withdrawn.clear();
+                record.attempts.clear();
             }
         }
         self.carry_out(name, Some(model), &|_| ());
@@ -331,19 +333,25 @@ impl Repository {
             Ok(settings) => Arc::new(settings),
             Err(reason) => return self.leave_alone(name, found, reason, progress),
         };
-        let (lineup, withdrawn) = {
+        let (lineup, withdrawn, mut attempts) = {
             let mut state = self.state();
             let record = state.records.entry(name.to_owned()).or_default();
             record.forgive(&found);
-            (record.lineup.clone(), record.withdrawn.clone())
+            let attempts = std::mem::take(&mut record.attempts);
+            (record.lineup.clone(), record.withdrawn.clone(), attempts)
         };
+        attempts.retain(|version, attempt| {
+            let files = found.versions.get(version).and_then(|files| files.as_ref().ok());
+            files.is_some_and(|files| attempt.still_holds(files, &found, &lineup))
+        });
         let (wanted, mut failures) = lineup::wanted(&settings, &found, |version| withdrawn.contains_key(&version));
         let mut ready = BTreeMap::new();
         let bring = |version: u64, ready: &mut BTreeMap<u64, Arc<Served>>, failures: &mut Failures| {
-            let brought = match found.versions.get(&version) {
-                Some(Ok(files)) => self.bring(name, version, files, &settings, &lineup, progress),
-                Some(Err(reason)) => Err(reason.clone()),
-                None => return,
+            let brought = match (found.versions.get(&version), attempts.get(&version)) {
+                (Some(Ok(_)), Some(attempt)) => Err(attempt.reason.clone()),
+                (Some(Ok(files)), None) => self.bring(name, version, files, &settings, &lineup, progress),
+                (Some(Err(reason)), _) => Err(reason.clone()),
+                (None, _) => return,
             };
             match brought {
                 Ok(served) => drop(ready.insert(version, served)),
@@ -363,7 +371,22 @@ impl Repository {
                 bring(version, &mut ready, &mut failures);
             }
         }
+        let opened: BTreeSet<u64> = ready.keys().copied().collect();
         let next = lineup.next(ready, &mut failures, &settings, &found);
+        for (version, reason) in &failures {
+            let Some(Ok(files)) = found.versions.get(version) else {
+                continue;
+            };
+            // What has changed while it was opened is something else to try.
+            if !withdrawn.contains_key(version) && files.is_unchanged(&self.root) == Ok(true) {
+                let beside = opened.contains(version).then_some(&*lineup);
+                let attempt = || Attempt::new(files, &found, beside, reason);
+                attempts.entry(*version).or_insert_with(attempt);
+            }
+        }
+        if let Some(record) = self.state().records.get_mut(name) {
+            record.attempts = attempts;
+        }
         self.install(name, Some(found), next, failures, Some(settings), progress);
     }
 

@@ -1,9 +1,10 @@
 //! What a repository knows of one model, whether it serves or not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
 
-use super::layout::{FoundModel, Stamp, version_of};
+use super::layout::{FileStamp, FoundModel, FoundVersion, Stamp, version_of};
 use super::lineup::{Failures, Lineup, STABLE};
 use super::served::{IndexEntry, NotFound, Served, VersionState};
 use super::settings::ModelSettings;
@@ -15,6 +16,33 @@ const MOST_HISTORY: usize = 16;
 const UNLOADED: &str = "it was unloaded";
 const ROLLED_BACK: &str = "it was rolled back";
 const CLOSED: &str = "the repository is closed";
+
+/// A version that was opened, and why it does not serve.
+#[derive(Debug, Clone)]
+pub(super) struct Attempt {
+    files: Stamp,
+    settings: Option<(PathBuf, FileStamp)>,
+    /// What it would have taken over from, where that is why.
+    beside: Option<Vec<u64>>,
+    pub(super) reason: String,
+}
+
+impl Attempt {
+    pub(super) fn new(files: &FoundVersion, model: &FoundModel, beside: Option<&Lineup>, reason: &str) -> Self {
+        Self {
+            files: files.stamp.clone(),
+            settings: model.settings.clone(),
+            beside: beside.map(Lineup::instances),
+            reason: reason.to_owned(),
+        }
+    }
+
+    /// Whether another attempt could only end like this one.
+    pub(super) fn still_holds(&self, files: &FoundVersion, model: &FoundModel, lineup: &Lineup) -> bool {
+        let holds_beside = |beside: &Vec<u64>| *beside == lineup.instances();
+        self.files == files.stamp && self.settings == model.settings && self.beside.as_ref().is_none_or(holds_beside)
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Record {
@@ -31,6 +59,8 @@ pub(super) struct Record {
     /// Versions that were rolled back, and the files that they had: as long as these stay, they do not serve.
     pub(super) withdrawn: BTreeMap<u64, Stamp>,
     pub(super) failures: Failures,
+    /// Versions that need not be opened again, since nothing has changed about why they failed.
+    pub(super) attempts: BTreeMap<u64, Attempt>,
     /// Why the model as a whole is not as the folder has it.
     pub(super) trouble: Option<String>,
     pub(super) loading: BTreeSet<u64>,
@@ -89,6 +119,7 @@ impl Record {
     pub(super) fn forget(&mut self) {
         self.history.clear();
         self.withdrawn.clear();
+        self.attempts.clear();
         self.left = None;
     }
 

@@ -258,6 +258,50 @@ fn what_fails_leaves_the_old_version_where_it_is() {
 }
 
 #[test]
+fn what_has_failed_is_tried_again_when_it_or_its_settings_change_or_somebody_loads_it() {
+    let all = "versions = \"all\"";
+    let stage = Stage::with(&[ONE, ("m/2/model.onnx", "bad 2"), ("m/model.toml", all)]);
+    stage.opened();
+    let failed = "m 2 UNAVAILABLE no model in `bad 2`";
+    stage.put(THREE.0, THREE.1);
+    stage.settle();
+    assert_eq!(stage.opened(), ["good 3"]);
+    assert_eq!(stage.index(), ["m 1 READY", failed, "m 3 READY"]);
+    stage.put("m/model.toml", all);
+    stage.settle();
+    assert_eq!(stage.opened(), ["bad 2"]);
+    stage.remove("m/3");
+    stage.settle();
+    assert_eq!(stage.opened(), [""; 0]);
+    assert_eq!(stage.index(), ["m 1 READY", failed]);
+    assert!(stage.repository.load("m").is_err());
+    assert_eq!(stage.opened(), ["bad 2"]);
+    stage.put(TWO.0, TWO.1);
+    stage.settle();
+    assert_eq!(stage.opened(), ["good 2"]);
+    assert_eq!(stage.index(), ["m 1 READY", "m 2 READY"]);
+}
+
+#[test]
+fn what_could_not_take_over_is_tried_again_when_it_could() {
+    let stage = Stage::with(&[TWO, ("m/model.toml", "versions = \"all\"")]);
+    stage.put(THREE.0, "narrow 3");
+    stage.settle();
+    assert_eq!(stage.opened(), ["good 2", "narrow 3"]);
+    stage.put("m/4/model.onnx", "bad 4");
+    stage.settle();
+    assert_eq!(stage.opened(), ["bad 4"]);
+    stage.put(ONE.0, ONE.1);
+    stage.settle();
+    assert_eq!(stage.opened(), ["good 1"]);
+    stage.repository.unload("m").expect("it serves");
+    stage.remove("m/2");
+    stage.settle();
+    assert_eq!(stage.opened(), ["good 1", "narrow 3"]);
+    assert_eq!(stage.serves("m", None), "narrow 3");
+}
+
+#[test]
 fn a_file_that_fails_in_the_place_of_one_that_serves_is_told() {
     let stage = Stage::with(&[ONE]);
     stage.put(ONE.0, "bad 1");
