@@ -225,11 +225,17 @@ def _tell_changes(server: Server, signals: StopSignals) -> None:
 
 
 def _tell(index: Iterable[ServedModel], told: Sequence[ServedModel]) -> None:
+    before = {(model.name, model.version): model for model in told}
     for model in index:
-        has_failed = model.state == "UNAVAILABLE" and model.reason is not None
-        if model not in told and (has_failed or model.state == "READY"):
-            name = model.name if model.version is None else f"{model.name} version {model.version}"
-            _note(f"failed: {name}: {model.reason}" if has_failed else f"loaded: {name}")
+        name = model.name if model.version is None else f"{model.name} version {model.version}"
+        known = before.get((model.name, model.version))
+        if model == known:
+            continue
+        if model.reason is not None and model.state in {"UNAVAILABLE", "READY"}:
+            _note(f"{'failed' if model.state == 'UNAVAILABLE' else 'warning'}: {name}: {model.reason}")
+        elif model.state == "READY":
+            is_mended = known is not None and known.state == "READY"
+            _note(f"{'mended' if is_mended else 'loaded'}: {name}")
 
 
 def _progress(index: Iterable[ServedModel]) -> str:

@@ -73,6 +73,14 @@ pub struct FoundModel {
     pub refused: Vec<Refused>,
 }
 
+impl FoundModel {
+    /// Whether it has no version, as far as can be seen.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.versions.is_empty() && self.unreadable.is_none()
+    }
+}
+
 /// A file or folder that is no model, or none that may be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
@@ -99,6 +107,14 @@ pub struct Found {
     pub models: BTreeMap<String, FoundModel>,
     /// The rest that somebody may take for a model, what is refused within models included.
     pub refused: Vec<Refused>,
+}
+
+impl Found {
+    /// Whether there is nothing that could be served, or might turn out to be if it could be read.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.models.values().all(FoundModel::is_bare)
+    }
 }
 
 /// Whether a text can be the name of a model or a label: safe in a path and in a URL.

@@ -48,14 +48,28 @@ impl Repository {
 
     /// Looks at the folder once, and loads or unloads what has changed in it and has stayed like that for long enough.
     ///
-    /// A model that somebody else is loading is left for the next time.
+    /// A model that somebody else is loading is left for the next time. Where the folder cannot be read, or there is no
+    /// model left in it, all that serves goes on until its files are back, or somebody unloads it: a volume that is gone
+    /// for a moment looks like that, and a copy that went wrong.
     pub fn scan(&self, progress: &dyn Fn(Event)) {
         let Ok(found) = self.look(progress) else {
+            for record in self.state().records.values_mut() {
+                record.is_lost = record.lineup.serves();
+            }
             return;
         };
         let now = self.clock.now();
-        let mut names: BTreeSet<String> = self.state().records.keys().cloned().collect();
-        names.extend(found.models.keys().cloned());
+        let names: BTreeSet<String> = {
+            let mut state = self.state();
+            for name in found.models.keys() {
+                state.records.entry(name.clone()).or_default();
+            }
+            for (name, record) in &mut state.records {
+                record.is_lost &= found.models.get(name).is_none_or(FoundModel::is_bare);
+            }
+            let known = state.records.iter().filter(|(_, record)| !record.is_lost);
+            known.map(|(name, _)| name.clone()).collect()
+        };
         for name in names {
             let settled = self.settled(&name, found.models.get(&name), now);
             let Some((turn, settled)) = settled else {
@@ -242,6 +256,16 @@ impl Repository {
     fn look(&self, progress: &dyn Fn(Event)) -> Result<Found, String> {
         let found = layout::scan(&self.root).map_err(|error| self.unreadable(&error));
         let mut state = self.state();
+        let serves = state.records.values().any(|record| record.lineup.serves());
+        let found = found.and_then(|found| {
+            if serves && found.is_bare() {
+                return Err(format!(
+                    "the repository `{}` holds no model any more, so that what serves goes on: unload what is to go",
+                    self.root.display()
+                ));
+            }
+            Ok(found)
+        });
         let mut events = Vec::new();
         match &found {
             Ok(found) => {
@@ -284,8 +308,13 @@ impl Repository {
     fn look_at(&self, name: &str) -> Result<FoundModel> {
         let found = layout::scan_model(&self.root, name)
             .map_err(|error| Error::new(ErrorKind::InvalidArgument, self.unreadable(&error)))?;
-        self.state().unreadable = None;
-        found.ok_or_else(|| unknown(name))
+        let found = found.ok_or_else(|| unknown(name))?;
+        let mut state = self.state();
+        state.unreadable = None;
+        if let Some(record) = state.records.get_mut(name) {
+            record.is_lost = false;
+        }
+        Ok(found)
     }
 
     fn unreadable(&self, error: &io::Error) -> String {

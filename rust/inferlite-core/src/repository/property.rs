@@ -165,7 +165,8 @@ fn take(step: Step, stage: &mut Stage, naive: &mut Naive, count: u64) -> Result<
         Step::Glimpse => stage.scan(),
         Step::Settle => {
             stage.settle();
-            if naive.acted_on != naive.disk {
+            let is_lost = naive.disk.is_empty() && naive.serving.is_some();
+            if naive.acted_on != naive.disk && !is_lost {
                 naive.act();
             }
         }

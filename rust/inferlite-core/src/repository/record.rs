@@ -15,6 +15,7 @@ const MOST_HISTORY: usize = 16;
 
 const UNLOADED: &str = "it was unloaded";
 const ROLLED_BACK: &str = "it was rolled back";
+const LOST: &str = "its files went away together with all others, so that it goes on serving: unload it if it is to go";
 const CLOSED: &str = "the repository is closed";
 
 /// A version that was opened, and why it does not serve.
@@ -67,6 +68,8 @@ pub(super) struct Record {
     /// Versions that serve no more, and may have requests left.
     leaving: Vec<(u64, Weak<Served>)>,
     pub(super) is_unloaded: bool,
+    /// Whether the files of all models went away at once while it served, and its own have not come back.
+    pub(super) is_lost: bool,
     /// What served by default when the model was unloaded.
     pub(super) left: Option<u64>,
 }
@@ -112,6 +115,7 @@ impl Record {
 
     /// Takes everything out of service.
     pub(super) fn retire(&mut self) -> Arc<Lineup> {
+        self.is_lost = false;
         self.exchange(Lineup::default())
     }
 
@@ -173,7 +177,7 @@ impl Record {
         for &version in &self.loading {
             entries.insert(version, entry(Some(version), VersionState::Loading, None));
         }
-        let trouble = unreadable.or(self.trouble.as_deref());
+        let trouble = unreadable.or(self.is_lost.then_some(LOST)).or(self.trouble.as_deref());
         for served in self.lineup.versions() {
             let reason = self.failures.get(&served.version).map(String::as_str).or(trouble);
             entries.insert(served.version, entry(Some(served.version), VersionState::Ready, reason));

@@ -184,7 +184,7 @@ pub enum Event {
         /// The version.
         version: u64,
     },
-    /// The folder itself cannot be read; what serves goes on.
+    /// The folder itself cannot be read, or holds no model any more; what serves goes on.
     Unreadable {
         /// Why.
         reason: String,

@@ -606,6 +606,51 @@ fn a_repository_that_is_deleted_goes_on_serving_and_comes_back_with_its_folder()
 }
 
 #[test]
+fn a_repository_that_is_emptied_goes_on_serving_until_its_models_are_back_or_unloaded() {
+    let files = [
+        ONE,
+        ("n.onnx", "good n"),
+        ("o/1/model.onnx", "good o"),
+        ("p/1/model.onnx", "bad"),
+    ];
+    let stage = Stage::with(&files);
+    stage.put("o/model.toml", "");
+    for path in ["m", "n.onnx", "o/1", "p"] {
+        stage.remove(path);
+    }
+    stage.events();
+    stage.settle();
+    stage.settle();
+    let bare = "the repository `ROOT` holds no model any more, so that what serves goes on: unload what is to go";
+    let ready = |name: &str, reason: &str| format!("{name} 1 READY {reason}").trim_end().to_owned();
+    let failed = "p 1 UNAVAILABLE no model in `bad`".to_owned();
+    assert_eq!(
+        stage.index(),
+        [ready("m", bare), ready("n", bare), ready("o", bare), failed]
+    );
+    assert_eq!(stage.events().len(), 1, "it is told once");
+    for (name, content) in [("m", "good 1"), ("n", "good n"), ("o", "good o")] {
+        assert_eq!(stage.serves(name, None), content);
+    }
+    stage.repository.unload("m").expect("it serves");
+    assert_eq!(stage.serves("m", None), "there is no model `m`");
+    // What comes back first takes nothing away from those that are still on their way.
+    stage.put("q.onnx", "good q");
+    stage.settle();
+    stage.settle();
+    let lost = "its files went away together with all others, so that it goes on serving: unload it if it is to go";
+    assert_eq!(stage.index(), [ready("n", lost), ready("o", lost), ready("q", "")]);
+    stage.put("n.onnx", "good again");
+    stage.put("o/1/model.onnx", "good o");
+    stage.settle();
+    assert_eq!(stage.index(), [ready("n", ""), ready("o", ""), ready("q", "")]);
+    assert_eq!(stage.serves("n", None), "good again");
+    stage.remove("n.onnx");
+    stage.settle();
+    assert_eq!(stage.serves("n", None), "there is no model `n`");
+}
+
+#[test]
 fn a_rollback_is_one_call_and_the_watcher_leaves_it() {
     let stage = Stage::with(&[ONE]);
     stage.put(TWO.0, TWO.1);
