@@ -29,6 +29,7 @@ mod service;
 mod state;
 mod status;
 mod turn;
+mod watch;
 pub mod wire;
 
 pub use access_log::{AccessLogSettings, Form};

@@ -17,9 +17,7 @@ use crate::keys::Keys;
 use crate::limits::Limits;
 use crate::service;
 use crate::state::State;
-
-/// When a folder that cannot be read is looked at again, where nobody says.
-const RETRY: Duration = Duration::from_secs(1);
+use crate::watch;
 
 /// How long a client may take to close a connection that the server has closed.
 const LINGER: Duration = Duration::from_secs(1);
@@ -51,7 +49,7 @@ pub struct Server {
     address: SocketAddr,
     handle: ServerHandle,
     workers: Option<JoinHandle<io::Result<()>>>,
-    /// Says that the watcher has ended.
+    /// Says that the watcher and all loaders have ended.
     watched: Mutex<mpsc::Receiver<()>>,
     state: Arc<State>,
     is_stopping: Arc<Stopping>,
@@ -60,7 +58,7 @@ pub struct Server {
 
 /// Tells the watcher to end.
 #[derive(Debug, Default)]
-struct Stopping {
+pub(crate) struct Stopping {
     is_told: Mutex<bool>,
     told: Condvar,
 }
@@ -72,7 +70,7 @@ impl Stopping {
     }
 
     /// Waits that long, or until it is time to end; whether it is.
-    fn wait(&self, time: Duration) -> bool {
+    pub(crate) fn wait(&self, time: Duration) -> bool {
         let is_told = self.is_told.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.told.wait_timeout_while(is_told, time, |is_told| !*is_told);
         *waited.unwrap_or_else(PoisonError::into_inner).0
@@ -89,7 +87,7 @@ impl Server {
         let addresses: Vec<_> = address.to_socket_addrs()?.collect();
         let listener = TcpListener::bind(addresses.as_slice())?;
         let address = listener.local_addr()?;
-        let watch = settings.watch;
+        let interval = settings.watch;
         let (count, drain_time) = (settings.workers.max(1), settings.drain_time);
         let state = Arc::new(State::new(repository, settings)?);
         let (handles, handle) = mpsc::sync_channel(1);
@@ -107,22 +105,9 @@ impl Server {
         };
         let is_stopping = Arc::<Stopping>::default();
         let (repository, until) = (state.repository.clone(), is_stopping.clone());
-        let (ends, watched) = mpsc::sync_channel(1);
-        Builder::new().name("inferlite-models".to_owned()).spawn(move || {
-            // Dropped with the thread, which the other side hears.
-            let _ends: mpsc::SyncSender<()> = ends;
-            // A folder that cannot be read is told of by the index, and looked at again.
-            while repository.load_all(&|_| ()).is_err() {
-                if until.wait(watch.unwrap_or(RETRY)) {
-                    return;
-                }
-            }
-            let Some(interval) = watch else { return };
-            while !until.wait(interval) {
-                repository.scan(&|_| ());
-            }
-        })?;
-        Ok(Self {
+        let (alive, watched) = mpsc::sync_channel(1);
+        // Dropped where no thread can be had for what follows, which ends all that has begun.
+        let started = Self {
             address,
             handle,
             workers: Some(workers),
@@ -130,7 +115,11 @@ impl Server {
             state,
             is_stopping,
             drain_time,
-        })
+        };
+        Builder::new()
+            .name("inferlite-models".to_owned())
+            .spawn(move || watch::watch(&repository, interval, &until, alive))?;
+        Ok(started)
     }
 
     /// Where it listens.

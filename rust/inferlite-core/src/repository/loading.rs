@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::layout::{self, Found, FoundModel, FoundVersion};
+use super::layout::{self, FoundModel, FoundVersion};
 use super::lineup::{self, Failures, Lineup};
 use super::record::Attempt;
 use super::served::{Event, Served};
@@ -20,86 +20,6 @@ use crate::error::{Error, ErrorKind, Result};
 const CHANGED: &str = "its files have changed while it was being loaded";
 
 impl Repository {
-    /// Loads all that is in the folder, one model after the other, on this thread.
-    ///
-    /// Nothing is waited for: a file that is still being written is opened as it is, and loads later if that fails. An
-    /// error where the folder cannot be read; what is wrong with a model is in the index.
-    pub fn load_all(&self, progress: &dyn Fn(Event)) -> Result<()> {
-        let found = self
-            .look(progress)
-            .map_err(|reason| Error::new(ErrorKind::InvalidArgument, reason))?;
-        progress(Event::Found {
-            models: found.models.len(),
-        });
-        self.announce(found.models.keys());
-        for (name, model) in found.models {
-            if self.state().is_closed {
-                return Err(closed());
-            }
-            let turn = self.turn(&name);
-            let held = hold(&turn);
-            self.settle_at_once(&name, Some(&model));
-            self.carry_out(&name, Some(model), progress);
-            drop(held);
-        }
-        self.state().has_started = true;
-        Ok(())
-    }
-
-    /// Looks at the folder once, and loads or unloads what has changed in it and has stayed like that for long enough.
-    ///
-    /// A model that somebody else is loading is left for the next time. Where the folder cannot be read, or there is no
-    /// model left in it, all that serves goes on until its files are back, or somebody unloads it: a volume that is gone
-    /// for a moment looks like that, and a copy that went wrong.
-    pub fn scan(&self, progress: &dyn Fn(Event)) {
-        let Ok(found) = self.look(progress) else {
-            for record in self.state().records.values_mut() {
-                record.is_lost = record.lineup.serves();
-            }
-            return;
-        };
-        let now = self.clock.now();
-        let names: BTreeSet<String> = {
-            let mut state = self.state();
-            for name in found.models.keys() {
-                state.records.entry(name.clone()).or_default();
-            }
-            for (name, record) in &mut state.records {
-                record.is_lost &= found.models.get(name).is_none_or(FoundModel::is_bare);
-            }
-            let known = state.records.iter().filter(|(_, record)| !record.is_lost);
-            known.map(|(name, _)| name.clone()).collect()
-        };
-        for name in names {
-            let settled = self.settled(&name, found.models.get(&name), now);
-            let Some((turn, settled)) = settled else {
-                continue;
-            };
-            let held = match turn.try_lock() {
-                Ok(held) => held,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => continue,
-            };
-            // Whoever had the turn in the meantime may have done this, or more.
-            let is_to_do = {
-                let state = self.state();
-                let record = state.records.get(&name);
-                !state.is_closed && record.is_some_and(|record| record.acted_on.as_ref() != Some(&settled))
-            };
-            if is_to_do {
-                let found = match settled {
-                    Settled::There(found) => Some(found),
-                    Settled::Gone => None,
-                };
-                self.carry_out(&name, found, progress);
-            }
-            drop(held);
-        }
-        self.state()
-            .records
-            .retain(|name, record| found.models.contains_key(name) || !record.is_over());
-    }
-
     /// Loads what the folder holds of a model now, versions that were rolled back and those that failed included.
     ///
     /// What serves already and has not changed goes on as it is. An error where anything that should serve does not;
@@ -252,58 +172,6 @@ impl Repository {
         Ok(version)
     }
 
-    /// Looks through the folder, and says what is new about its being readable and about what is refused in it.
-    fn look(&self, progress: &dyn Fn(Event)) -> Result<Found, String> {
-        let found = layout::scan(&self.root).map_err(|error| self.unreadable(&error));
-        let mut state = self.state();
-        let serves = state.records.values().any(|record| record.lineup.serves());
-        let found = found.and_then(|found| {
-            if serves && found.is_bare() {
-                return Err(format!(
-                    "the repository `{}` holds no model any more, so that what serves goes on: unload what is to go",
-                    self.root.display()
-                ));
-            }
-            Ok(found)
-        });
-        let mut events = Vec::new();
-        match &found {
-            Ok(found) => {
-                state.unreadable = None;
-                let fresh = found
-                    .refused
-                    .iter()
-                    .filter(|refused| !state.refused.contains(refused))
-                    .cloned();
-                events.extend(fresh.map(|refused| Event::Refused {
-                    path: refused.path,
-                    reason: refused.reason,
-                }));
-                state.refused.clone_from(&found.refused);
-            }
-            Err(reason) => {
-                if state.unreadable.as_ref() != Some(reason) {
-                    events.push(Event::Unreadable { reason: reason.clone() });
-                }
-                state.unreadable = Some(reason.clone());
-            }
-        }
-        drop(state);
-        events.into_iter().for_each(progress);
-        found
-    }
-
-    /// Has those who ask for a model before its turn has come hear of it.
-    fn announce<'a>(&self, names: impl Iterator<Item = &'a String>) {
-        let mut state = self.state();
-        for name in names {
-            let record = state.records.entry(name.clone()).or_default();
-            if record.acted_on.is_none() {
-                record.trouble = Some("it waits to be loaded".to_owned());
-            }
-        }
-    }
-
     /// What the folder holds of one model.
     fn look_at(&self, name: &str) -> Result<FoundModel> {
         let found = layout::scan_model(&self.root, name)
@@ -317,27 +185,12 @@ impl Repository {
         Ok(found)
     }
 
-    fn unreadable(&self, error: &io::Error) -> String {
+    pub(super) fn unreadable(&self, error: &io::Error) -> String {
         format!("the repository `{}` cannot be read: {error}", self.root.display())
     }
 
-    /// What is to be done about a model by what lies in the folder, and the lock that it takes.
-    fn settled(&self, name: &str, found: Option<&FoundModel>, now: Duration) -> Option<(Arc<Mutex<()>>, Settled)> {
-        let mut state = self.state();
-        if state.is_closed {
-            return None;
-        }
-        let record = state.records.entry(name.to_owned()).or_default();
-        let settled = record.watched.observe(found, now, self.settings.settle)?;
-        let has_changed = match &record.acted_on {
-            Some(acted_on) => *acted_on != settled,
-            None => settled != Settled::Gone,
-        };
-        has_changed.then(|| (record.turn.clone(), settled))
-    }
-
     /// Takes what is found for what is there for good.
-    fn settle_at_once(&self, name: &str, found: Option<&FoundModel>) {
+    pub(super) fn settle_at_once(&self, name: &str, found: Option<&FoundModel>) {
         let mut state = self.state();
         let record = state.records.entry(name.to_owned()).or_default();
         let _ = record.watched.observe(found, self.clock.now(), Duration::ZERO);
@@ -354,7 +207,7 @@ impl Repository {
     }
 
     /// Has a model serve as the folder has it, as far as that can be done; whoever calls this has its turn.
-    fn carry_out(&self, name: &str, found: Option<FoundModel>, progress: &dyn Fn(Event)) {
+    pub(super) fn carry_out(&self, name: &str, found: Option<FoundModel>, progress: &dyn Fn(Event)) {
         let Some(found) = found else {
             return self.install(name, None, Lineup::default(), Failures::new(), None, progress);
         };
@@ -555,7 +408,7 @@ impl<'a> Loading<'a> {
     fn new(repository: &'a Repository, name: &'a str, version: u64) -> Self {
         let mut state = repository.state();
         let record = state.records.entry(name.to_owned()).or_default();
-        record.loading.insert(version);
+        record.loading.insert(version, repository.clock.now());
         drop(state);
         Self {
             repository,
@@ -620,7 +473,7 @@ fn text_of(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("it does not say why")
 }
 
-fn hold(turn: &Mutex<()>) -> MutexGuard<'_, ()> {
+pub(super) fn hold(turn: &Mutex<()>) -> MutexGuard<'_, ()> {
     turn.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -628,7 +481,7 @@ fn unknown(name: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no model `{name}`"))
 }
 
-fn closed() -> Error {
+pub(super) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the repository is closed")
 }
 

@@ -10,7 +10,8 @@
 //! last request. A new version is opened while the old one serves; what fails leaves the old one where it is, and shows
 //! in the index. Nothing is ever written to the folder, so that a process that is killed leaves nothing behind.
 //!
-//! Nobody here waits or sleeps: whoever has a thread for it calls [`Repository::scan`] from time to time.
+//! Nobody here waits or sleeps: whoever has a thread for it calls [`Repository::scan`] from time to time, or, with more
+//! than one, [`Repository::due`] and [`Repository::perform`], so that a load which does not end holds up no other model.
 
 pub mod compatibility;
 pub mod layout;
@@ -26,11 +27,12 @@ mod record;
 mod scripted;
 mod served;
 mod settling;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod warmup;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -42,6 +44,7 @@ use rustc_hash::FxHashMap;
 pub use onnx::OnnxOpener;
 pub use served::{Event, IndexEntry, Listed, NotFound, Served, VersionState};
 pub use settings::ModelSettings;
+pub use tasks::Task;
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -106,6 +109,8 @@ struct State {
     refused: Vec<layout::Refused>,
     /// Why the folder could not be read when it was last looked at.
     unreadable: Option<String>,
+    /// Models that were there at the start, and have neither loaded nor failed.
+    awaited: BTreeSet<String>,
     has_started: bool,
     is_closed: bool,
 }
@@ -203,7 +208,8 @@ impl Repository {
     pub fn index(&self) -> Vec<IndexEntry> {
         let state = self.state();
         let unreadable = state.unreadable.as_deref();
-        let of_model = |(name, record): (&String, &Record)| record.index(name, unreadable);
+        let now = self.clock.now();
+        let of_model = |(name, record): (&String, &Record)| record.index(name, unreadable, now);
         let mut entries: Vec<_> = state.records.iter().flat_map(of_model).collect();
         entries.extend(state.refused.iter().map(|refused| {
             let (name, version) = refused.names(&self.root);

@@ -1,8 +1,9 @@
 //! What a repository knows of one model, whether it serves or not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use super::layout::{FileStamp, FoundModel, FoundVersion, Stamp, version_of};
 use super::lineup::{Failures, Lineup, STABLE};
@@ -64,7 +65,8 @@ pub(super) struct Record {
     pub(super) attempts: BTreeMap<u64, Attempt>,
     /// Why the model as a whole is not as the folder has it.
     pub(super) trouble: Option<String>,
-    pub(super) loading: BTreeSet<u64>,
+    /// Versions that are being opened, and since when.
+    pub(super) loading: BTreeMap<u64, Duration>,
     /// Versions that serve no more, and may have requests left.
     leaving: Vec<(u64, Weak<Served>)>,
     pub(super) is_unloaded: bool,
@@ -154,7 +156,7 @@ impl Record {
     }
 
     /// The lines of the index that are about this model.
-    pub(super) fn index(&self, name: &str, unreadable: Option<&str>) -> Vec<IndexEntry> {
+    pub(super) fn index(&self, name: &str, unreadable: Option<&str>, now: Duration) -> Vec<IndexEntry> {
         let entry = |version: Option<u64>, state, reason: Option<&str>| IndexEntry {
             name: name.to_owned(),
             version: version.map(|version| version.to_string()),
@@ -174,12 +176,19 @@ impl Record {
             let withdrawn = || entry(Some(version), VersionState::Unavailable, Some(ROLLED_BACK));
             entries.entry(version).or_insert_with(withdrawn);
         }
-        for &version in &self.loading {
-            entries.insert(version, entry(Some(version), VersionState::Loading, None));
+        for (&version, &since) in &self.loading {
+            let seconds = now.saturating_sub(since).as_secs();
+            let reason = (seconds > 0).then(|| format!("it has been loading for {seconds} s"));
+            entries.insert(version, entry(Some(version), VersionState::Loading, reason.as_deref()));
         }
         let trouble = unreadable.or(self.is_lost.then_some(LOST)).or(self.trouble.as_deref());
         for served in self.lineup.versions() {
-            let reason = self.failures.get(&served.version).map(String::as_str).or(trouble);
+            let loading = entries
+                .remove(&served.version)
+                .filter(|entry| entry.state == VersionState::Loading);
+            let loading = loading.map(|entry| entry.reason).filter(|reason| !reason.is_empty());
+            let failure = self.failures.get(&served.version).map(String::as_str);
+            let reason = loading.as_deref().or(failure).or(trouble);
             entries.insert(served.version, entry(Some(served.version), VersionState::Ready, reason));
         }
         if entries.is_empty() && !self.is_gone() {
@@ -204,7 +213,10 @@ impl Record {
             None => labelled(STABLE),
         };
         let about_version = version.and_then(|version| {
-            let is_loading = self.loading.contains(&version).then(|| "it is being loaded".to_owned());
+            let is_loading = self
+                .loading
+                .contains_key(&version)
+                .then(|| "it is being loaded".to_owned());
             is_loading.or_else(|| self.failures.get(&version).cloned())
         });
         let about_model = || {

@@ -925,6 +925,9 @@ fn requests_and_the_index_do_not_wait_for_a_load() {
         assert_eq!(stage.index(), ["m 1 READY", "m 2 LOADING"]);
         let not_ready = "version `2` of model `m` is not ready: it is being loaded";
         assert_eq!(stage.serves("m", Some("2")), not_ready);
+        stage.hand.advance(Duration::from_secs(7));
+        let since = "m 2 LOADING it has been loading for 7 s";
+        assert_eq!(stage.index(), ["m 1 READY", since]);
         stage.put("n.onnx", "bad n");
         // The watcher passes by what somebody else is loading.
         stage.put(THREE.0, THREE.1);
