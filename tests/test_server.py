@@ -580,6 +580,24 @@ def test_no_thread_is_left(repository: Path) -> None:
     served.until(lambda: threads() <= before, "the threads of the server have ended")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads threads from /proc")
+def test_a_server_that_cannot_start_leaves_no_thread(repository: Path, tmp_path: Path) -> None:
+    def threads() -> list[str]:
+        return [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+
+    def servers() -> list[str]:
+        return [name for name in threads() if name.startswith(("inferlite", "actix"))]
+
+    log = tmp_path / "log"
+    with inferlite.Server(repository) as server:
+        before, named = len(threads()), len(servers())
+        for _ in range(5):
+            with pytest.raises(OSError, match="address already in use"):
+                inferlite.Server(repository, port=server.port, access_log="text", access_log_path=log)
+            assert (len(threads()), len(servers())) == (before, named)
+    served.until(lambda: servers() == [], "the threads of the server have ended")
+
+
 def test_keys_are_asked_for(repository: Path) -> None:
     def status(url: str, path: str, key: str | None) -> int:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the faults are those of Linux")
 
 INFER = "/v2/models/double/infer"
+INDEX = "/v2/repository/index"
 DOUBLED = [3.0, 4.0, 6.0, 8.0]
 
 
@@ -540,6 +541,48 @@ def test_a_folder_that_is_deleted_goes_on_being_served_or_is_taken_away(
     assert served.double(server.url) == DOUBLED
     shutil.rmtree(repository)
     assert served.ask(server.url, "GET", "/v2/health/live")[0] == 200
+
+
+def test_a_folder_that_is_emptied_goes_on_being_served(server: inferlite.Server, repository: Path) -> None:
+    for folder in list(repository.iterdir()):
+        shutil.rmtree(folder)
+    reason = f"the repository `{repository}` holds no model any more, so that what serves goes on: unload what is to go"
+    served.until(lambda: [model.reason for model in server.index()] == [reason] * 2, "it is noticed")
+    assert served.double(server.url) == DOUBLED
+    assert {model.state for model in server.index()} == {"READY"}
+    server.unload("counted")
+    # One that comes back takes nothing from one that does not.
+    served.add(repository, "other", served.TRIPLE)
+    served.until(lambda: any(model.name == "other" for model in server.index()), "another one is served")
+    assert served.double(server.url) == DOUBLED
+    served.add(repository, "double", served.DOUBLE)
+    served.until(lambda: all(model.reason is None for model in server.index()), "all is well again")
+    shutil.rmtree(repository / "double")
+    served.until(lambda: [model.name for model in server.index()] == ["other"], "a single model is taken away")
+
+
+@pytest.mark.timeout(120)
+def test_a_load_that_never_returns_holds_up_no_other_model(
+    repository: Path, native_environment: dict[str, str]
+) -> None:
+    arguments = ("--drain-timeout", "1")
+    with ShellServer(repository, *arguments, environment=native_environment) as server:
+        settings = "[[warmup]]\ninputs.x = { shape = [1] }\n"
+        served.add(repository, "endless", make_models.build("endless"), settings=settings)
+
+        def index() -> dict[str, dict[str, str]]:
+            return {entry["name"]: entry for entry in json.loads(served.ask(server.url, "POST", INDEX)[2])}
+
+        served.until(lambda: "has been loading for" in index().get("endless", {}).get("reason", ""), "it is loading")
+        assert index()["endless"]["state"] == "LOADING"
+        served.add(repository, "double", served.TRIPLE, version=2)
+        served.add(repository, "new", served.DOUBLE)
+        served.until(lambda: served.double(server.url) == [4.5, 6.0, 9.0, 12.0], "version 2 answers")
+        served.until(lambda: index().get("new", {}).get("state") == "READY", "another model is served")
+        assert index()["endless"]["state"] == "LOADING"
+        assert served.ask(server.url, "GET", "/v2/health/ready")[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(served.PATIENCE) == 0
 
 
 def test_a_half_written_model_is_never_loaded(server: inferlite.Server, repository: Path) -> None:
