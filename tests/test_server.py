@@ -452,7 +452,8 @@ def test_axes_of_what_is_no_input_are_refused(repository: Path, batching: str) -
     with inferlite.Server(repository) as server:
         (reason,) = (model.reason for model in server.index() if model.name == "named")
     assert reason == (
-        "`batch_axes.z` in `model.toml` is no input or output of the model, whose inputs are `x` and whose outputs are `y`"
+        "`batch_axes.z` in `model.toml` is no input or output of the model, whose inputs are `x` and whose outputs are "
+        "`y`"
     )
 
 

@@ -343,7 +343,8 @@ impl Model {
     }
 
     /// Whether answers may be had from other processes, which takes a thread that can wait.
-    pub(crate) fn asks_others(&self) -> bool {
+    #[must_use]
+    pub fn asks_others(&self) -> bool {
         self.cache().is_some_and(PredictionCache::has_shared)
     }
 

@@ -47,7 +47,7 @@ pub(crate) async fn infer<'m>(
             .timeout
             .map(|timeout| model.clock().now().saturating_add(timeout)),
     };
-    if !model.is_batched() && model.is_brief(model.workload(&call)) {
+    if !model.is_batched() && !model.asks_others() && model.is_brief(model.workload(&call)) {
         // It is over before the deadline matters, and before another thread would have begun it.
         let run = AssertUnwindSafe(|| model.compute(&call, missed, &Terms::default(), &|| Ok(())));
         return catch_unwind(run)

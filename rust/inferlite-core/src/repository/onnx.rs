@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::settings::{Batching, CacheBy, ModelSettings};
 use super::{Opener, VersionFiles, warmup};
 use crate::batch::BatchSettings;
-use crate::cache::PredictionCache;
+use crate::cache::{Portable, PredictionCache};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::PerProcess;
 use crate::model::Model;
-use crate::rows::{self, Demand};
-use crate::runtime::ort::{ModelSource, OrtEngine, RunOptions, SessionSettings};
+use crate::rows::{self, Demand, Layout};
+use crate::runtime::ort::{Fingerprint, ModelSource, OrtEngine, RunOptions, SessionSettings};
 use crate::runtime::{Argument, Engine as _, Signature};
 use crate::stats::CallStats;
 
@@ -44,14 +44,29 @@ impl Opener for OnnxOpener {
             name: Some(files.name.clone()),
             ..SessionSettings::default()
         };
-        let engine = Arc::new(OrtEngine::load(ModelSource::Path(files.path.clone()), &session)?);
+        let source = ModelSource::Path(files.path.clone());
+        let shared = settings.cache.as_ref().and_then(|kept| kept.shared.as_ref());
+        let fingerprint = shared.map(|_| Fingerprint::take(&source, &session));
+        // What the runtime says about a model that cannot be loaded comes first.
+        let engine = Arc::new(OrtEngine::load(source, &session)?);
+        let identity = fingerprint.transpose()?.map(|taken| taken.check()).transpose()?;
         check_axes(engine.signature(), settings)?;
         let stats = Arc::<CallStats>::default();
         let mut model = Model::new(files.name.clone(), Box::new(engine.clone()), Some(stats));
         if let Some(kept) = &settings.cache {
             refuse_random(&engine)?;
             let settings = kept.settings;
-            let cache = PerProcess::new(move || PredictionCache::new(settings, Clock::default()));
+            let shared = shared.zip(identity).map(|(shared, identity)| {
+                let portable = Portable::new(identity, Some(shared.secret.text().as_bytes()));
+                (portable, shared.place.server(shared.timeout))
+            });
+            let cache = PerProcess::new(move || {
+                let cache = PredictionCache::new(settings, Clock::default());
+                match &shared {
+                    Some((portable, server)) => cache.with_shared(portable.clone(), server.clone()),
+                    None => cache,
+                }
+            });
             model = model.with_cache(cache);
         }
         let model = Arc::new(model);
@@ -144,7 +159,13 @@ fn use_rows(
     let axes = rows::establish(engine, file.as_ref(), &demand, &clock, &|| Ok(()))?;
     if let Some(batched) = batched {
         let measured = rows::measure(engine, &axes, &demand, &clock, &|| Ok(()));
-        model.batch_rows(&axes.clone().into(), batched, &measured);
+        let lengths = settings.lengths();
+        let layout = if lengths.is_empty() {
+            axes.clone().into()
+        } else {
+            Layout::padded(engine, axes.clone(), lengths, &demand, &clock, &|| Ok(()))?
+        };
+        model.batch_rows(&layout, batched, &measured);
     }
     if by_row {
         model.keep_rows(axes);

@@ -1,6 +1,9 @@
 //! What `model.toml` says about one model.
 
+mod hidden;
+mod pad;
 mod read;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,7 +14,10 @@ use serde::Deserialize;
 use crate::batch::BatchSettings;
 use crate::cache::CacheSettings;
 use crate::error::Result;
-use crate::rows::Declared;
+use crate::rows::{Declared, DeclaredLength};
+
+pub use hidden::Hidden;
+pub use shared::SharedPlace;
 
 /// The name of the file, in the folder of its model.
 pub const FILE_NAME: &str = "model.toml";
@@ -67,6 +73,19 @@ pub struct CacheOptions {
     pub settings: CacheSettings,
     /// What is looked up.
     pub by: CacheBy,
+    /// Where answers are shared with other processes, if they are.
+    pub shared: Option<SharedOptions>,
+}
+
+/// A server that keeps answers for several processes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedOptions {
+    /// Where it is, and how to enter.
+    pub place: SharedPlace,
+    /// What seals the answers, so that nobody without it can make one up.
+    pub secret: Hidden,
+    /// How long one question may take.
+    pub timeout: Duration,
 }
 
 /// What is looked up in a cache.
@@ -113,6 +132,9 @@ pub struct BatchOptions {
     /// How long calls wait that do not say; `None` for as long as it takes.
     #[serde(deserialize_with = "read::long_time")]
     pub timeout: Option<Duration>,
+    /// Lengths that calls of one batch may differ in.
+    #[serde(deserialize_with = "pad::lengths")]
+    pub pad: Vec<DeclaredLength>,
 }
 
 impl Default for BatchOptions {
@@ -124,6 +146,7 @@ impl Default for BatchOptions {
             instances: None,
             target_latency: None,
             timeout: None,
+            pad: Vec::new(),
         }
     }
 }
@@ -224,6 +247,15 @@ impl ModelSettings {
             instances: self.instances().unwrap_or(instances),
             target_latency: options.target_latency,
         })
+    }
+
+    /// Lengths that calls of one batch may differ in.
+    #[must_use]
+    pub fn lengths(&self) -> &[DeclaredLength] {
+        match &self.batching {
+            Batching::Required(options) => &options.pad,
+            Batching::Off | Batching::WherePossible => &[],
+        }
     }
 
     /// How long calls wait that do not say; `None` for as long as it takes.

@@ -28,7 +28,7 @@ pub enum Filling {
 }
 
 /// A length as somebody declares it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DeclaredLength {
     /// The name of an input, one of its axes, and what fills it up.
     pub inputs: Vec<(String, usize, Filling)>,

@@ -13,7 +13,9 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use toml::de::{DeTable, DeValue};
 
-use super::{BatchOptions, Batching, CacheBy, CacheOptions, ModelSettings, VersionPolicy};
+use super::{
+    BatchOptions, Batching, CacheBy, CacheOptions, Hidden, ModelSettings, SharedOptions, SharedPlace, VersionPolicy,
+};
 use crate::cache::{CacheSettings, Limits, Policy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::layout;
@@ -26,6 +28,10 @@ const MOST_WARMUPS: usize = 10_000;
 /// Elements of one input of a warm-up.
 const MOST_ELEMENTS: usize = 1 << 28;
 const LONGEST_DELAY: f64 = 60.0;
+/// How long a question to a shared cache may take where nobody says.
+const SHARED_TIMEOUT: Duration = Duration::from_millis(20);
+/// Bytes.
+const SHORTEST_SECRET: usize = 16;
 /// A century: seconds beyond are a mistake, and a [`Duration`] holds no more than 584 years of nanoseconds in 64 bits.
 const LONGEST_TIME: f64 = 100.0 * 365.0 * 86_400.0;
 
@@ -225,6 +231,54 @@ struct CacheTable {
     by: CacheBy,
     #[serde(default)]
     policy: PolicyName,
+    #[serde(default, deserialize_with = "shared_place")]
+    shared: Option<SharedPlace>,
+    #[serde(default, deserialize_with = "secret")]
+    secret: Option<Hidden>,
+    #[serde(default, deserialize_with = "short_time")]
+    shared_timeout: Option<Duration>,
+}
+
+fn shared_place<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SharedPlace>, D::Error> {
+    let url = Hidden::deserialize(deserializer)?;
+    SharedPlace::read(url.text()).map(Some).map_err(D::Error::custom)
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Hidden>, D::Error> {
+    let secret = Hidden::deserialize(deserializer)?;
+    let bytes = secret.text().len();
+    if bytes < SHORTEST_SECRET {
+        return Err(D::Error::custom(format!(
+            "it must have at least {SHORTEST_SECRET} bytes, not {bytes}"
+        )));
+    }
+    Ok(Some(secret))
+}
+
+impl CacheTable {
+    fn options(mut self) -> Result<CacheOptions, &'static str> {
+        let (secret, timeout) = (self.secret.take(), self.shared_timeout.take());
+        let shared = match (self.shared.take(), secret) {
+            (Some(_), _) if self.by == CacheBy::Row => {
+                return Err("`shared` holds answers to whole calls: leave it out, or write `by = \"request\"`");
+            }
+            (Some(place), Some(secret)) => Some(SharedOptions {
+                place,
+                secret,
+                timeout: timeout.unwrap_or(SHARED_TIMEOUT),
+            }),
+            (Some(_), None) => {
+                return Err(
+                    "`shared` needs a `secret`, the same for all who share it: whoever reaches the server could \
+                            forge answers; write `secret = { env = \"NAME\" }` or `secret = { file = \"/path\" }`",
+                );
+            }
+            (None, Some(_)) => return Err("`secret` is of no use without `shared`"),
+            (None, None) if timeout.is_some() => return Err("`shared_timeout` is of no use without `shared`"),
+            (None, None) => None,
+        };
+        Ok(CacheOptions { shared, ..self.into() })
+    }
 }
 
 impl From<CacheTable> for CacheOptions {
@@ -243,6 +297,7 @@ impl From<CacheTable> for CacheOptions {
                 policy,
             },
             by: table.by,
+            shared: None,
         }
     }
 }
@@ -271,12 +326,16 @@ pub(super) fn cache<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
                 ttl: None,
                 by: CacheBy::default(),
                 policy: PolicyName::default(),
+                shared: None,
+                secret: None,
+                shared_timeout: None,
             };
             Ok(Some(table.into()))
         }
 
         fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-            CacheTable::deserialize(MapAccessDeserializer::new(map)).map(|table| Some(table.into()))
+            let table = CacheTable::deserialize(MapAccessDeserializer::new(map))?;
+            table.options().map(Some).map_err(A::Error::custom)
         }
     }
 

@@ -3,6 +3,7 @@ use std::fs;
 use super::*;
 use crate::cache::{Limits, Policy};
 use crate::repository::scripted::Folder;
+use crate::rows::Filling;
 
 fn parsed(text: &str) -> ModelSettings {
     ModelSettings::parse(text, "m/model.toml").expect("it is right")
@@ -74,6 +75,7 @@ fn everything_can_be_said() {
                 policy: Policy::S3Fifo,
             },
             by: CacheBy::Row,
+            shared: None,
         }),
         batching: Batching::Required(BatchOptions {
             max_rows: Some(32),
@@ -82,6 +84,7 @@ fn everything_can_be_said() {
             instances: None,
             target_latency: Some(Duration::from_millis(250)),
             timeout: Some(Duration::from_secs(10)),
+            pad: Vec::new(),
         }),
         batch_axes: BTreeMap::from([("mask".to_owned(), None), ("x".to_owned(), Some(1))]),
         rows_independent: Some(true),
@@ -382,5 +385,163 @@ mod random {
                 prop_assert!(error.message().starts_with("m:"));
             }
         }
+    }
+}
+
+const SECRET: &str = "sixteen bytes or more";
+
+#[test]
+fn a_shared_cache_is_named_with_its_secret() {
+    let shared = |text: &str| cache(text).shared.expect("it is shared");
+    let clear = format!("[cache]\nshared = \"redis://h:1/2\"\nsecret = \"{SECRET}\"\nshared_timeout = 0.5");
+    let clear = shared(&clear);
+    assert_eq!(clear.secret.text(), SECRET);
+    assert_eq!(clear.timeout, Duration::from_millis(500));
+    let debugged = format!("{clear:?}");
+    assert!(!debugged.contains(SECRET), "{debugged}");
+    let folder = Folder::new();
+    folder.put("secret", &format!("{SECRET}\n"));
+    let path = folder.path().join("secret");
+    let text = format!(
+        "[cache]\nshared = \"redis://h:1/2\"\nsecret = {{ file = \"{}\" }}",
+        path.display()
+    );
+    let of_file = shared(&text);
+    assert_eq!(of_file.secret, clear.secret);
+    assert_eq!(of_file.place, clear.place);
+    assert_eq!(of_file.timeout, Duration::from_millis(20));
+    // The one variable that every process of a test has.
+    let path = std::env::var("PATH").expect("there is one");
+    let of_variable = shared("[cache]\nshared = \"unix:///s\"\nsecret = { env = \"PATH\" }");
+    assert_eq!(of_variable.secret.text(), path);
+}
+
+#[test]
+fn a_shared_cache_that_cannot_be_used_is_refused_with_its_place() {
+    let with = |rest: &str| refused(&format!("[cache]\nshared = \"redis://h\"\n{rest}"));
+    let secret = format!("secret = \"{SECRET}\"");
+    assert_eq!(
+        with(""),
+        "m/model.toml:1: `cache`: `shared` needs a `secret`, the same for all who share it: whoever reaches the server \
+         could forge answers; write `secret = { env = \"NAME\" }` or `secret = { file = \"/path\" }`"
+    );
+    assert_eq!(
+        with(&format!("{secret}\nby = \"row\"")),
+        "m/model.toml:1: `cache`: `shared` holds answers to whole calls: leave it out, or write `by = \"request\"`"
+    );
+    for (rest, expected) in [
+        (
+            "secret = \"short\"",
+            "`cache.secret`: it must have at least 16 bytes, not 5",
+        ),
+        (
+            "secret = { env = \"INFERLITE_NO_SUCH\" }",
+            "`cache.secret`: the environment has no variable `INFERLITE_NO_SUCH`",
+        ),
+        (
+            "secret = { env = \"\" }",
+            "`cache.secret`: the environment has no variable ``",
+        ),
+        (
+            "secret = { file = \"/no/such\" }",
+            "`cache.secret`: `/no/such` cannot be read: No such file or directory (os error 2)",
+        ),
+        (
+            "secret = { file = \"a\" }",
+            "`cache.secret`: `a` must be an absolute path",
+        ),
+        ("secret = { file = \"/\" }", "`cache.secret`: `/` is no file"),
+        ("secret = {}", "`cache.secret`: it must name one of `env` and `file`"),
+        (
+            "shared_timeout = 0",
+            "`cache.shared_timeout`: it must be more than 0 and at most 60 seconds, not 0",
+        ),
+    ] {
+        assert_eq!(with(rest), format!("m/model.toml:3: {expected}"));
+    }
+    assert_eq!(
+        refused(&format!("[cache]\nshared = \"redis://u@h\"\n{secret}")),
+        "m/model.toml:2: `cache.shared`: it names a user without a password: write \
+         `redis://user:password@host:6379/0` or `unix:///path/of.sock?db=0`"
+    );
+    assert_eq!(
+        refused(&format!("[cache]\n{secret}")),
+        "m/model.toml:1: `cache`: `secret` is of no use without `shared`"
+    );
+    assert_eq!(
+        refused("cache = { shared_timeout = 1 }"),
+        "m/model.toml:1: `cache`: `shared_timeout` is of no use without `shared`"
+    );
+}
+
+#[test]
+fn lengths_are_declared_as_a_table_or_as_several() {
+    let lengths = |text: &str| parsed(text).lengths().to_vec();
+    let named = |name: &str, axis| (name.to_owned(), axis);
+    let filled = |name: &str, axis, filling| (name.to_owned(), axis, filling);
+    let found = lengths(
+        "[batching.pad]\ninputs = { ids = 1, mask = [1, 2] }\nsizes = [16, 32]\nvalue = { ids = -1 }\noutputs = { y = 1 }",
+    );
+    let expected = DeclaredLength {
+        inputs: vec![
+            filled("ids", 1, Filling::Integer(-1)),
+            filled("mask", 1, Filling::Integer(0)),
+            filled("mask", 2, Filling::Integer(0)),
+        ],
+        sizes: vec![16, 32],
+        outputs: vec![named("y", 1)],
+    };
+    assert_eq!(found, [expected]);
+    let found = lengths(
+        "[[batching.pad]]\ninputs.a = 1\nsizes = [3]\nvalue = 0.5\n[[batching.pad]]\ninputs.b = 2\nsizes = [4]\nvalue = \"-\"",
+    );
+    let inputs: Vec<_> = found.into_iter().flat_map(|length| length.inputs).collect();
+    let expected = [
+        filled("a", 1, Filling::Number(0.5)),
+        filled("b", 2, Filling::Text("-".to_owned())),
+    ];
+    assert_eq!(inputs, expected);
+    assert!(lengths("batching = true").is_empty());
+}
+
+#[test]
+fn lengths_that_make_no_sense_are_refused_with_their_place() {
+    let with = |rest: &str| refused(&format!("[batching.pad]\n{rest}"));
+    for (rest, expected) in [
+        (
+            "inputs = {}\nsizes = [3]",
+            "2: `batching.pad.inputs`: it must name at least one input",
+        ),
+        (
+            "inputs.x = -1\nsizes = [3]",
+            "2: `batching.pad.inputs.x`: an axis must be from 0 to 2147483647, not -1",
+        ),
+        (
+            "inputs.x = []\nsizes = [3]",
+            "2: `batching.pad.inputs.x`: the list must name at least one axis",
+        ),
+        (
+            "inputs.x = 1\nsizes = [4, 3]",
+            "3: `batching.pad.sizes`: it must grow from 1 on, and the last be at least 3, not [4, 3]",
+        ),
+        (
+            "inputs.x = 1\nsizes = []",
+            "3: `batching.pad.sizes`: it must grow from 1 on, and the last be at least 3, not []",
+        ),
+        (
+            "inputs.x = 1\nsizes = [0, 3]",
+            "3: `batching.pad.sizes`: it must grow from 1 on, and the last be at least 3, not [0, 3]",
+        ),
+        ("sizes = [3]", "1: `batching.pad`: missing field `inputs`"),
+        (
+            "inputs.x = 1\nsizes = [3]\nsize = 1",
+            "4: `batching.pad.size`: unknown field `size`, expected one of `inputs`, `sizes`, `value`, `outputs`",
+        ),
+        (
+            "inputs.x = 1\nsizes = [3]\nvalue.y = 1",
+            "1: `batching.pad`: `value` names `y`, which is none of its `inputs`: `x`",
+        ),
+    ] {
+        assert_eq!(with(rest), format!("m/model.toml:{expected}"));
     }
 }
