@@ -220,6 +220,22 @@ def test_changes_are_told_as_they_come(repository: Path, native_environment: dic
         ]
 
 
+def test_a_folder_that_is_emptied_and_filled_again_is_told_of(
+    tmp_path: Path, native_environment: dict[str, str]
+) -> None:
+    folder = tmp_path / "models"
+    served.add(folder, "double", served.DOUBLE)
+    reason = f"the repository `{folder}` holds no model any more, so that what serves goes on: unload what is to go"
+    with ShellServer(folder, environment=native_environment) as server:
+        assert server.process.stderr is not None
+        assert server.process.stderr.readline() == b"loaded: double version 1\n"
+        shutil.rmtree(folder / "double")
+        assert server.process.stderr.readline().decode() == f"warning: double version 1: {reason}\n"
+        assert served.double(server.url) == [3.0, 4.0, 6.0, 8.0]
+        served.add(folder, "double", served.DOUBLE)
+        assert server.process.stderr.readline() == b"mended: double version 1\n"
+
+
 @pytest.mark.parametrize("graph", ["digits", "double", "strings", "large", "several"])
 def test_the_line_that_it_shows_works_as_it_stands(
     graph: str, tmp_path: Path, native_environment: dict[str, str]
