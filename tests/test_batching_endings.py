@@ -13,16 +13,13 @@ import pytest
 
 import held
 import inferlite
-from conftest import BACKENDS
 from held import ENDLESS, ONCE, busy, i64, in_line, rests, runs, stand
 from inferlite import Batching
 from inferlite.exceptions import ModelRunError
 
 pytestmark = pytest.mark.usefixtures("backend")
-native = pytest.mark.parametrize("backend", [name for name in BACKENDS if name == "native"], indirect=True)
 
 
-@native
 def test_a_call_of_more_rows_than_a_batch_holds_runs_by_itself() -> None:
     model = held.load(max_rows=2)
 
@@ -38,10 +35,9 @@ def test_a_call_of_more_rows_than_a_batch_holds_runs_by_itself() -> None:
     assert model.stats().batching.retried == 0
 
 
-@native
 def test_a_large_call_has_the_bits_of_a_plain_model() -> None:
     plain = inferlite.load(make_models.path("mlp"))
-    model = inferlite.load(make_models.path("mlp"), batching=Batching(max_rows=4))
+    model = inferlite.load(make_models.path("mlp"), batching=Batching(max_rows=4), rows_independent=True)
     x = np.random.default_rng(0).standard_normal((37, plain.signature.inputs[0].shape[1]), np.float32)
     wanted = plain(x).tobytes()
     assert model(x).tobytes() == wanted
@@ -52,15 +48,13 @@ def test_a_large_call_has_the_bits_of_a_plain_model() -> None:
     assert [answer.tobytes() for answer in asyncio.run(ask())] == [wanted] * 8
 
 
-@native
 def test_pieces_of_a_large_call_come_back_in_order() -> None:
-    model = inferlite.load(make_models.path("mlp"), batching=Batching(max_rows=4))
+    model = inferlite.load(make_models.path("mlp"), batching=Batching(max_rows=4), rows_independent=True)
     x = np.random.default_rng(1).standard_normal((37, model.signature.inputs[0].shape[1]), np.float32)
     pieces = list(model.map(np.array_split(x, 10)))
     np.testing.assert_allclose(np.concatenate(pieces), model(x), rtol=1e-5, atol=1e-6)
 
 
-@native
 def test_a_large_call_that_fails_takes_nobody_along() -> None:
     model = held.load(max_rows=2)
 
@@ -76,7 +70,6 @@ def test_a_large_call_that_fails_takes_nobody_along() -> None:
     assert model.stats().batching.retried == 0
 
 
-@native
 def test_a_batch_that_all_have_left_ends() -> None:
     model = held.load(max_rows=8)
 
@@ -96,7 +89,6 @@ def test_a_batch_that_all_have_left_ends() -> None:
     assert model.stats().batching.retried == 0
 
 
-@native
 def test_a_batch_of_futures_and_tasks_ends_when_all_are_cancelled() -> None:
     model = held.load(max_rows=8)
 
@@ -115,7 +107,6 @@ def test_a_batch_of_futures_and_tasks_ends_when_all_are_cancelled() -> None:
     assert model.stats().batching.retried == 0
 
 
-@native
 def test_one_who_stays_keeps_the_batch_going() -> None:
     # Long enough that nobody who is watched for leaving could be overlooked, and over by itself.
     model = held.load(max_rows=8)
@@ -136,7 +127,6 @@ def test_one_who_stays_keeps_the_batch_going() -> None:
     assert model.stats().batching.retried == 0
 
 
-@native
 def test_closing_a_model_whose_batch_runs_for_nobody_leaves_no_run() -> None:
     model = held.load(max_rows=8)
 

@@ -11,7 +11,7 @@ import math
 import sys
 import threading
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -265,10 +265,12 @@ class _Engine:
     def __init__(self) -> None:
         self.runs: list[list[float]] = []
         self.first: Callable[[list[float]], object] = lambda _: None
+        self.options: Any = None
 
     def __call__(
-        self, _names: Sequence[str], feed: Mapping[str, Any], _options: object, _rows: Sequence[int] | None
+        self, _names: Sequence[str], feed: Mapping[str, Any], options: object, _rows: Sequence[int] | None
     ) -> list[Any]:
+        self.options = options
         given = feed["x"].tolist()
         self.runs.append(given)
         self.first(given)
@@ -409,6 +411,55 @@ def test_a_failing_batch_is_halved_until_the_culprit_is_alone() -> None:
         calls[2].result(PATIENCE)
     assert engine.runs == [[1.0, 2.0, 3.0, 4.0], [1.0, 2.0], [3.0, 4.0], [3.0], [4.0]]
     assert batcher.stats().retried == 4
+
+
+def test_those_who_leave_while_their_batch_runs_are_not_run_again_where_it_fails() -> None:
+    engine = _Engine()
+    batcher = _batcher(engine)
+    gone = RunOptions()
+
+    def leave_and_fail(given: list[float]) -> None:
+        gone.terminate = True
+        batcher.end_deserted()
+        if 1.0 in given:
+            raise ValueError
+
+    engine.first = leave_and_fail
+    with _Busy(batcher):
+        leaving = [_call(batcher, value, options=gone) for value in (1.0, 2.0, 1.0)]
+        staying = _call(batcher, 3.0)
+    assert staying.result(PATIENCE) == [6.0]
+    _until(lambda: _is_empty(batcher))
+    assert engine.runs == [[1.0, 2.0, 1.0, 3.0], [3.0]]
+    assert all(isinstance(future.exception(PATIENCE), CancelledError) for future in leaving)
+    assert batcher.stats().retried == 1
+
+
+def test_a_run_is_told_to_end_once_its_last_member_leaves() -> None:
+    engine = _Engine()
+    batcher = _batcher(engine)
+    claims = [RunOptions() for _ in range(3)]
+    told: list[bool] = []
+
+    def leave(given: list[float]) -> None:
+        for claim in reversed(claims[: len(given)]):
+            claim.terminate = True
+            batcher.end_deserted()
+            told.append(engine.options.terminate)
+        if all(told):
+            raise ValueError
+
+    engine.first = leave
+    with _Busy(batcher):
+        calls = [_call(batcher, 1.0, options=claim) for claim in claims]
+    _until(lambda: _is_empty(batcher))
+    assert told == [False, False, True]
+    assert [future.result(PATIENCE) for future in calls] == [[2.0]] * 3
+    told.clear()
+    claims[0] = RunOptions()
+    alone = _call(batcher, 1.0, options=claims[0])
+    assert isinstance(alone.exception(PATIENCE), ValueError)
+    assert told == [True]
 
 
 def test_outputs_without_the_rows_run_apart_and_so_they_do_from_then_on() -> None:

@@ -19,6 +19,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
+from onnxruntime import RunOptions
+
 from inferlite import _checks as checks
 from inferlite._fallback import forks
 from inferlite._fallback.cache import copied_value
@@ -28,8 +30,6 @@ from inferlite.metadata import BatchingStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
-
-    from onnxruntime import RunOptions
 
     from inferlite._fallback.rows import BatchAxes
 
@@ -50,6 +50,26 @@ MOST_APART: Final = 1024
 
 SPARE_WORKERS: Final = 8
 """Threads beside those that lead: one looks after the line, others may still tell what has ended."""
+
+
+class Company:
+    """The members of a run under way; it ends early once all of them are gone."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        """A run for these members."""
+        self.options = RunOptions()
+        self._members = members
+        self._gone = 0
+
+    def look(self) -> None:
+        """End the run if nobody is left; from any thread, and in the middle of another look."""
+        # Whoever is gone stays so, and need not be looked at again.
+        gone = self._gone
+        while gone < len(self._members) and self._members[gone].is_gone:
+            gone += 1
+        self._gone = gone
+        if gone == len(self._members):
+            self.options.terminate = True
 
 
 class Batcher:
@@ -82,6 +102,8 @@ class Batcher:
         self._running: set[object] = set()
         # What those have who lead, until all its members have been told.
         self._led: dict[object, Batch] = {}
+        # Those whose runs may be ended; looked at without the lock.
+        self._companies: set[Company] = set()
         # Workers that wait for a batch.
         self._workers: set[object] = set()
         self._pool: ThreadPoolExecutor | None = None
@@ -174,6 +196,11 @@ class Batcher:
         for turn in turns:
             if not turn.loop.is_running():
                 turn.flush()
+
+    def end_deserted(self) -> None:
+        """End the runs that nobody wants any more; whoever leaves calls it, wherever that thread is."""
+        for company in list(self._companies):
+            company.look()
 
     def leave_by(self, seconds: float | None) -> float:
         """When a call that has so many seconds from now on has to leave."""
@@ -286,6 +313,7 @@ class Batcher:
         with self._lock:
             if isinstance(leader, Member):
                 leader.is_left = True
+                self.end_deserted()
             batch = self._led.pop(leader, None)
             self._running.discard(leader)
             self._workers.discard(leader)
@@ -371,33 +399,55 @@ class Batcher:
         rows = [member.rows for member in members]
         try:
             feed = self._axes.join([member.feed for member in members])
-            results = self._run_timed(members[0].names, feed, None, rows)
+            results = self._run_for(members, feed, rows)
             parts = self._axes.split(members[0].names, results, rows)
         except Exception:  # noqa: BLE001 - the culprit is told once it is alone
+            members = self._staying(members, outcomes)
             half = len(members) // 2
             self._retry([members[:half], members[half:]], outcomes)
             return
         if parts is None:
             with self._lock:
                 self._apart.add(members[0].kind)
-            self._retry([[member] for member in members], outcomes)
+            self._retry([[member] for member in self._staying(members, outcomes)], outcomes)
             return
         outcomes += [(member, part, None) for member, part in zip(members, parts, strict=True)]
 
     def _retry(self, parts: list[list[Member]], outcomes: Outcomes) -> None:
-        for part in parts:
+        for part in filter(None, parts):
             with self._lock:
                 self._retried += 1
             self._run_part(part, outcomes)
+
+    def _staying(self, members: list[Member], outcomes: Outcomes) -> list[Member]:
+        """Those who still wait after a run that has told nothing; the others need no run of their own."""
+        staying = []
+        for member in members:
+            if member.is_gone:
+                outcomes.append((member, None, CancelledError()))
+            else:
+                staying.append(member)
+        return staying
 
     def _run_one(self, member: Member) -> tuple[list[Any] | None, BaseException | None]:
         """Run one call as it would run by itself; whoever asks may end the run by leaving."""
         if member.is_gone:
             return None, CancelledError()
         try:
-            return self._run_timed(member.names, member.feed, member.options, None), None
+            return self._run_for([member], member.feed, None), None
         except Exception as error:  # noqa: BLE001 - whoever asked is told
             return None, error
+
+    def _run_for(self, members: list[Member], feed: Mapping[str, Any], rows: Sequence[int] | None) -> list[Any]:
+        """Run what ends early if all members leave."""
+        company = Company(members)
+        try:
+            self._companies.add(company)
+            # Whoever has left before saw no company.
+            company.look()
+            return self._run_timed(members[0].names, feed, company.options, rows)
+        finally:
+            self._companies.discard(company)
 
     def _run_timed(
         self, names: Sequence[str], feed: Mapping[str, Any], options: RunOptions | None, rows: Sequence[int] | None

@@ -28,7 +28,7 @@ class Member:
     leave_by: float = math.inf
     """When it has to leave for its answer to be there in time."""
     options: RunOptions | None = None
-    """What ends the run of this call alone, where its caller does not wait in a thread."""
+    """Terminated when it is given up, where its caller does not wait in a thread."""
     told: Told | None = None
     """What is called with the outputs or the error, where the caller does not wait in a thread."""
     woken: threading.Event | None = None

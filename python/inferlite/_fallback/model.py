@@ -331,15 +331,16 @@ class Model:
             self._answers.hasten = self._batcher.flush_stopped
 
     def _submit(self, call: _Call, seconds: float | None, rank: int, *, is_of_turn: bool = False) -> Ticket:
-        call, claim = call.copied(), Claim()
+        call, claim, batcher = call.copied(), Claim(), call.batcher
 
         def leave() -> None:
             if self._answers is None:
                 claim.options.terminate = True
             else:
                 self._answers.leave(claim)
+            if batcher is not None:
+                batcher.end_deserted()
 
-        batcher = call.batcher
         if batcher is None:
             return self._threads.submit(self._name, lambda: call.answer(claim), seconds, leave)
         deadline = None if seconds is None else time.monotonic() + seconds
