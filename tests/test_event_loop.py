@@ -17,7 +17,6 @@ import pytest
 
 import inferlite
 from cases import f32
-from conftest import BACKENDS
 from inferlite import Batching
 from inferlite.exceptions import DeadlineExceededError, InvalidInputError
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.usefixtures("backend")
-native = pytest.mark.parametrize("backend", [name for name in BACKENDS if name == "native"], indirect=True)
 
 DOUBLE = make_models.parse("double (float[n] x) => (float[n] y) { y = Add(x, x) }")
 # Goes on for as many rounds as the caller says.
@@ -106,8 +104,6 @@ def test_what_one_turn_collects_leaves_together(loop: Callable[[], asyncio.Abstr
     assert model.stats().batching.sizes == {30: 1}
 
 
-# The Python back end wakes its loop for each call.
-@native
 def test_a_loop_is_woken_once_for_a_batch() -> None:
     model = _batched(make_models.path("mlp"), max_rows=64)
     width = model.signature.inputs[0].shape[1]

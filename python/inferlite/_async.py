@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import deque
 from collections.abc import Coroutine
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakValueDictionary
 
 from inferlite import _checks as checks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
 
 class Ticket(Protocol):
@@ -80,13 +84,81 @@ class _Waiting(Coroutine[Any, Any, Any]):
         return self._steps.__await__()
 
 
+class _Bell:
+    """Wakes one event loop, once for all that has ended since the loop has looked."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have nothing to tell yet."""
+        self._loop = loop
+        self._ended: deque[asyncio.Future[bool]] = deque()
+        self._is_rung = False
+
+    def note(self, ended: asyncio.Future[bool]) -> None:
+        """Have this one told; from any thread."""
+        # In this order: whoever finds the bell rung has its own among those that the loop is about to look at.
+        self._ended.append(ended)
+        if _gathering.bells is None:
+            self.ring()
+        else:
+            _gathering.bells[self] = None
+
+    def ring(self) -> None:
+        """Wake the loop, unless it is about to look."""
+        if self._is_rung:
+            return
+        self._is_rung = True
+        try:
+            self._loop.call_soon_threadsafe(self._look)
+        except RuntimeError:  # the loop that wanted to know is closed by now
+            self._ended.clear()
+
+    def _look(self) -> None:
+        self._is_rung = False
+        try:
+            while self._ended:
+                _settle(self._ended[0], True)  # noqa: FBT003
+                self._ended.popleft()
+        finally:
+            # Where Ctrl-C came in the middle of it.
+            if self._ended:
+                self.ring()
+
+
+class _Gathering(threading.local):
+    bells: dict[_Bell, None] | None = None
+
+
+_gathering: Final = _Gathering()
+# By the loops that they wake and keep; each is there for as long as somebody waits for it.
+_bells: Final[WeakValueDictionary[int, _Bell]] = WeakValueDictionary()
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Wake each event loop once for all that this thread tells of within the block."""
+    if _gathering.bells is not None:
+        yield
+        return
+    bells: dict[_Bell, None] = {}
+    _gathering.bells = bells
+    try:
+        yield
+    finally:
+        _gathering.bells = None
+        for bell in bells:
+            bell.ring()
+
+
 async def _wait(ticket: Ticket, model: str, timeout: float | None) -> Any:  # noqa: ANN401, ASYNC109 - for the text
     loop = asyncio.get_running_loop()
+    bell = _bells.get(id(loop))
+    if bell is None:
+        bell = _bells[id(loop)] = _Bell(loop)
     try:
         while (given := ticket.answer()) is None:
             remaining = ticket.remaining()
             ended: asyncio.Future[bool] = loop.create_future()
-            ticket.when_ended(partial(_tell, loop, ended))
+            ticket.when_ended(partial(bell.note, ended))
             timer = None if remaining is None else loop.call_later(remaining, _settle, ended, False)  # noqa: FBT003
             try:
                 is_in_time = await ended
@@ -98,10 +170,6 @@ async def _wait(ticket: Ticket, model: str, timeout: float | None) -> Any:  # no
         return given[0]
     finally:
         ticket.leave()
-
-
-def _tell(loop: asyncio.AbstractEventLoop, ended: asyncio.Future[bool]) -> None:
-    loop.call_soon_threadsafe(_settle, ended, True)  # noqa: FBT003
 
 
 def _settle(ended: asyncio.Future[bool], is_in_time: bool) -> None:  # noqa: FBT001

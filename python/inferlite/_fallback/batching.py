@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 
 from onnxruntime import RunOptions
 
-from inferlite import _checks as checks
+from inferlite import _async, _checks as checks
 from inferlite._fallback import forks
 from inferlite._fallback.cache import copied_value
 from inferlite._fallback.latency import Durations
@@ -523,7 +523,8 @@ class Turn:
 
 
 def _tell(outcomes: Outcomes) -> None:
-    for member, results, error in outcomes:
-        member.end(results, error)
+    with _async.together():
+        for member, results, error in outcomes:
+            member.end(results, error)
     # The traceback of an error has the frames that have this list.
     outcomes.clear()

@@ -49,14 +49,7 @@ class Ticket:
         """Have `callback` called once `answer` has something to say, from any thread."""
         if self._hasten is not None:
             self._hasten()
-
-        def tell(_: Future[Any]) -> None:
-            try:
-                callback()
-            except RuntimeError:  # the loop that wanted to know is closed by now
-                return
-
-        self._future.add_done_callback(tell)
+        self._future.add_done_callback(lambda _: callback())
 
     def remaining(self) -> float | None:
         """Seconds until the deadline; None without one."""
