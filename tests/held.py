@@ -27,9 +27,9 @@ ENDLESS: Final = np.array(2**60, np.int64)
 ONCE: Final = np.array(1, np.int64)
 
 
-def load(**settings: Any) -> Any:
+def load(cache: inferlite.Cache | None = None, **settings: Any) -> Any:
     """The model, with these settings of batching."""
-    return inferlite.load(ROUNDS, batching=Batching(**settings), rows_independent=True)
+    return inferlite.load(ROUNDS, batching=Batching(**settings), rows_independent=True, cache=cache)
 
 
 def i64(*values: int) -> np.ndarray:

@@ -13,8 +13,10 @@ import pytest
 
 import held
 import inferlite
+from conftest import BACKENDS
 from held import ENDLESS, ONCE, busy, i64, in_line, rests, runs, stand
 from inferlite import Batching
+from inferlite._fallback.threads import available_threads
 from inferlite.exceptions import ModelRunError
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -87,6 +89,27 @@ def test_a_batch_that_all_have_left_ends() -> None:
 
     asyncio.run(ask())
     assert model.stats().batching.retried == 0
+
+
+@pytest.mark.skipif(available_threads() < 2, reason="the busy one has the one thread that there is")
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name == "native"], indirect=True)
+def test_a_batch_of_rows_to_be_kept_ends_when_all_have_left() -> None:
+    model = held.load(cache=inferlite.Cache(max_bytes="1MB", by="row"), max_rows=8)
+
+    async def ask() -> None:
+        async with busy(model):
+            # Each takes a thread that waits, of which there are as many as processors: the busy one has another.
+            task = asyncio.ensure_future(model.apredict(x=i64(0, 1), rounds=ENDLESS))
+            await in_line(model, 1)
+        await runs(model, 2)
+        task.cancel()
+        await asyncio.wait([task])
+        await rests(model)
+        assert (await model.apredict(x=i64(1, 2), rounds=ONCE)).tolist() == [2.0, 3.0]
+
+    asyncio.run(ask())
+    assert model.stats().batching.retried == 0
+    assert model.stats().cache.entries == 2
 
 
 def test_a_batch_of_futures_and_tasks_ends_when_all_are_cancelled() -> None:

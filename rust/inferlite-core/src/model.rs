@@ -194,9 +194,8 @@ impl Model {
         let (key, cache) = match (missed, self.cache()) {
             (Missed::Call(key), Some(cache)) => (key, cache),
             (Missed::Rows(missing), Some(cache)) => {
-                return self
-                    .compute_rows(call, *missing, cache, terms, check)
-                    .map(Answer::Computed);
+                let run = |call: &Call<'_>| self.run_engine(call, terms, check);
+                return self.compute_rows(call, *missing, cache, &run).map(Answer::Computed);
             }
             _ => return self.run_engine(call, terms, check).map(Answer::Computed),
         };
@@ -274,7 +273,7 @@ impl Model {
     }
 
     /// Computes what a leader has begun, for whoever waits for it.
-    pub(crate) fn lead(&self, leader: Leader, question: &Question, terms: &Terms) {
+    pub(crate) fn lead(self: &Arc<Self>, leader: Leader, question: &Question, terms: &Terms) {
         let options = match question.options() {
             Some(options) => Ok(Some(options.clone())),
             None => self.engine.options_to_end().map(|options| options.map(Arc::new)),
@@ -304,9 +303,14 @@ impl Model {
             }
             Ok(())
         };
+        // This thread wants nothing for itself: a batch that it is in must not go on for its sake.
+        let run = |call: &Call<'_>| match self.batcher() {
+            None => self.run_by_itself(call),
+            Some(batcher) => batcher.run_for_others(self, call, *terms, &check),
+        };
         let computed = catch_unwind(AssertUnwindSafe(|| match (question.take_rows(), self.cache()) {
-            (Some(missing), Some(cache)) => self.compute_rows(&call, *missing, cache, terms, &check),
-            _ => self.run_engine(&call, terms, &check),
+            (Some(missing), Some(cache)) => self.compute_rows(&call, *missing, cache, &run),
+            _ => run(&call),
         }));
         let computed = computed.unwrap_or_else(|_| Err(panicked()));
         let ending = self.ending(&leader, question, computed);
@@ -388,22 +392,21 @@ impl Model {
         }
     }
 
-    /// Runs the rows that are missing; the whole batch counts.
-    fn compute_rows(
-        &self,
+    /// Runs the rows that are missing by `run`; the whole batch counts.
+    fn compute_rows<'m>(
+        &'m self,
         call: &Call<'_>,
         missing: MissingRows,
         cache: &PredictionCache,
-        terms: &Terms,
-        check: &dyn Fn() -> Result<()>,
-    ) -> Result<Outputs<'_>> {
+        run: &dyn Fn(&Call<'_>) -> Result<Outputs<'m>>,
+    ) -> Result<Outputs<'m>> {
         let Some(axes) = self.rows.get() else {
-            return self.run_engine(call, terms, check);
+            return run(call);
         };
         let rows = self.rows(call);
         cache.compute_rows(call, axes, self.signature(), missing, |feeds| {
             let missing = Call { feeds, ..*call };
-            let outputs = self.run_engine(&missing, terms, check)?;
+            let outputs = run(&missing)?;
             // The rows that were kept count as well; the run has counted the others.
             if let Some(stats) = &self.stats {
                 stats.add_kept_rows(rows.saturating_sub(self.rows(&missing)));

@@ -108,6 +108,41 @@ impl Batcher {
         }
     }
 
+    /// Runs a call for those who wait for what this thread computes, and who may all leave: a batch of such calls alone
+    /// ends with the last of them.
+    ///
+    /// This thread leads no batch, since it could not leave one that it leads. It asks `check` as above.
+    pub(crate) fn run_for_others<'m>(
+        &self,
+        model: &'m Arc<Model>,
+        call: &Call<'_>,
+        terms: Terms,
+        check: &dyn Fn() -> Result<()>,
+    ) -> Result<Outputs<'m>> {
+        if call.options.is_some_and(|options| !options.are_neutral()) {
+            return model.run_by_itself(call);
+        }
+        if let Some(outputs) = self.run_at_once(model, call) {
+            return outputs;
+        }
+        let (leader, seat) = Leader::alone();
+        let question = Arc::new(Question::copied(call));
+        let request = Request {
+            question,
+            leader,
+            terms,
+        };
+        self.submit(model, [request], Duration::ZERO)
+            .into_iter()
+            .collect::<Result<()>>()?;
+        loop {
+            if let Some(ending) = seat.wait(PATIENCE) {
+                return answered(ending);
+            }
+            check()?;
+        }
+    }
+
     #[cold]
     fn stand_in_line(
         &self,
