@@ -10,6 +10,7 @@ import make_models
 import numpy as np
 import pytest
 
+import child
 import inferlite
 from cases import f32
 from inferlite import Batching, _futures
@@ -159,3 +160,15 @@ def test_rows_are_where_they_were_declared_to_be(batching: dict[str, Any]) -> No
         assert given["a"].tolist() == [3.0 * number, 3.0]
         assert float(given["b"]) == number + 1.0
     assert [answer.tolist() for answer in model.map_rows(rows, outputs="b")] == [number + 1.0 for number in range(5)]
+
+
+def test_futures_and_maps_load_no_second_runtime(native_environment: dict[str, str]) -> None:
+    code = """
+        import sys, numpy, inferlite, committed
+        model = inferlite.load(committed.path("double"))
+        x = numpy.ones((1, 4), numpy.float32)
+        assert model.submit(x, timeout=60).result().tolist() == [[2.0] * 4]
+        assert len(list(model.map([x, x]))) == len(list(model.map_rows([x[0]] * 2))) == 2
+        assert "onnxruntime" not in sys.modules
+    """
+    child.run(code, native_environment)

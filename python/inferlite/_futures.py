@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import threading
 import time
 from collections import deque
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from inferlite import _checks as checks
-from inferlite._fallback import forks
 from inferlite.exceptions import QueueFullError
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Deadlines:
         self._begin()
 
     def _begin(self) -> None:
-        self._process = forks.generation()
+        """Also in a forked child, where the thread is not there that may hold the lock."""
         self._changed = threading.Condition()
         # When, in which order, and what; nothing where it is dropped.
         self._due: list[list[Any]] = []
@@ -128,8 +128,6 @@ class Deadlines:
 
     def add(self, at: float, call: Callable[[], None]) -> list[Any]:
         """Have `call` called once `time.monotonic()` gives `at`."""
-        if self._process != forks.generation():
-            self._begin()
         with self._changed:
             entry = [at, next(self._numbers), call]
             heapq.heappush(self._due, entry)
@@ -163,6 +161,8 @@ class Deadlines:
 
 
 deadlines: Final = Deadlines()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=deadlines._begin)  # noqa: SLF001 - of this module
 
 
 def answers(submit: Callable[[Any], Future[Any]], items: Iterable[Any]) -> Iterator[Any]:

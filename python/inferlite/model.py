@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from inferlite import _backend, _rows, providers as provider_rules
+# Calls need more than this module does. A child that is forked while another thread imports that would wait for ever
+# for the end of the import, so it is there once there is a model.
+from inferlite import _backend, _calls, _futures, _out, _rows, providers as provider_rules  # noqa: F401
 from inferlite._content import content_of
 from inferlite.batching import Batching
 from inferlite.cache import Cache, refuse_random

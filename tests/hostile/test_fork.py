@@ -330,3 +330,90 @@ def test_a_refusal_in_a_child_costs_no_memory(child_environment: dict[str, str],
         assert os.waitpid(child, 0)[1] == 0
     """
     child.run(code, child_environment)
+
+
+def test_calls_of_a_model_import_nothing_that_a_child_could_wait_for(child_environment: dict[str, str]) -> None:
+    code = """
+        import asyncio, sys, numpy, inferlite, committed
+        settings = {"cache": "1MB", "batching": True, "rows_independent": True}
+        model = inferlite.load(committed.path("double"), **settings)
+        x = numpy.ones((1, 4), numpy.float32)
+        before = set(sys.modules)
+        for given in (x, x.tolist(), memoryview(x)):
+            model(given), model(given, timeout=60), model(x=given, out={"y": x.copy()})
+            model.submit(given).result(), list(model.map([given])), list(model.map_rows([x[0]]))
+            asyncio.run(model.apredict(given))
+        model.stats(), model.cache.stats(), model.close()
+        assert not {name for name in set(sys.modules) - before if name.startswith("inferlite")}
+    """
+    child.run(code, child_environment)
+
+
+# Every way to call, each from threads, while children use the same sessions and models.
+IN_FLIGHT = """
+import asyncio, os, signal, sys, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+import numpy as np
+import inferlite, make_models
+from inferlite import Batching
+ROUNDS = make_models.parse(
+    "rounds (float[n] x, int64 rounds) => (float[n] y) <bool yes = {1}> "
+    "{ y = Loop<body = body (int64 i, bool go, float[m] v) => (bool go_on, float[m] w) "
+    "{ go_on = Identity(go) w = Identity(v) }>(rounds, yes, x) }"
+)
+x, many = np.arange(4, dtype=np.float32), np.array(3000)
+once = {"x": x, "rounds": np.array(1)}
+options = inferlite.SessionOptions()
+options.intra_op_num_threads = 2
+plain = inferlite.InferenceSession(ROUNDS, options)
+kept = inferlite.InferenceSession(ROUNDS, options, cache="1MB")
+model = inferlite.load(ROUNDS, batching=Batching(max_rows=8), rows_independent=True, cache="1MB")
+stop = threading.Event()
+
+async def ask(feed):
+    given, *answers = await asyncio.gather(model.apredict(feed), plain.arun(None, feed), kept.arun(None, feed))
+    return np.concatenate([given, *(answer for (answer,) in answers)])
+
+ways = [
+    lambda feed: plain.run(None, feed),
+    lambda feed: kept.run(None, feed),
+    lambda feed: model(feed),
+    lambda feed: model(feed, timeout=60),
+    lambda feed: model.submit(feed).result(),
+    lambda feed: asyncio.run(ask(feed)),
+]
+
+def work(way):
+    number = 0
+    while not stop.is_set():
+        number += 1
+        way({"x": x + number, "rounds": many})
+
+threads = [threading.Thread(target=work, args=(way,)) for way in ways]
+[thread.start() for thread in threads]
+statuses = []
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        status = 1
+        try:
+            for way in ways:
+                given = np.reshape(way(once), (-1, 4)).tolist()
+                assert given == [x.tolist()] * len(given), given
+            model.close()
+            status = 0
+        except BaseException as error:
+            print(type(error), error, file=sys.stderr, flush=True)
+        finally:
+            os._exit(status)
+    statuses.append(os.waitpid(child, 0)[1])
+stop.set()
+[thread.join() for thread in threads]
+assert not any(statuses), statuses
+"""
+
+
+def test_children_call_in_every_way_while_their_parent_does(child_environment: dict[str, str]) -> None:
+    child.run(IN_FLIGHT, child_environment, limit=200)
