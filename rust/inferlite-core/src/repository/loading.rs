@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::layout::{self, FoundModel, FoundVersion};
@@ -17,6 +17,9 @@ use super::settling::Settled;
 use super::{Repository, State, VersionFiles};
 use crate::error::{Error, ErrorKind, Result};
 
+/// A load that has taken that long is not waited for by others.
+const LONG: Duration = Duration::from_secs(30);
+
 const CHANGED: &str = "its files have changed while it was being loaded";
 
 impl Repository {
@@ -27,7 +30,7 @@ impl Repository {
     pub fn load(&self, name: &str) -> Result<()> {
         self.look_at(name)?;
         let turn = self.turn(name);
-        let _held = hold(&turn);
+        let _held = self.take(name, &turn)?;
         // To come to one's turn may have taken a while.
         let model = self.look_at(name)?;
         self.settle_at_once(name, Some(&model));
@@ -64,7 +67,7 @@ impl Repository {
     /// Takes all versions of a model out of service, until its files change or somebody loads it.
     pub fn unload(&self, name: &str) -> Result<()> {
         let turn = self.turn_of_known(name)?;
-        let _held = hold(&turn);
+        let _held = self.take(name, &turn)?;
         let found = layout::scan_model(&self.root, name).ok();
         if let Some(found) = &found {
             self.settle_at_once(name, found.as_ref());
@@ -98,7 +101,7 @@ impl Repository {
     /// present one. What was replaced under its own number is not in the folder any more, and cannot be gone back to.
     pub fn rollback(&self, name: &str) -> Result<u64> {
         let turn = self.turn_of_known(name)?;
-        let _held = hold(&turn);
+        let _held = self.take(name, &turn)?;
         let mut found = self.look_at(name)?;
         let (lineup, history, known, from) = {
             let state = self.state();
@@ -198,6 +201,32 @@ impl Repository {
 
     fn turn(&self, name: &str) -> Arc<Mutex<()>> {
         self.state().records.entry(name.to_owned()).or_default().turn.clone()
+    }
+
+    /// Waits for the turn of a model, but not for a load that may never end: each who asked would leave a thread in it.
+    fn take<'a>(&self, name: &str, turn: &'a Mutex<()>) -> Result<MutexGuard<'a, ()>> {
+        match turn.try_lock() {
+            Ok(held) => return Ok(held),
+            Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        let since = {
+            let state = self.state();
+            let record = state.records.get(name);
+            record.and_then(|record| record.loading.values().min().copied())
+        };
+        let took = since.map(|since| self.clock.now().saturating_sub(since));
+        match took.filter(|&took| took >= LONG) {
+            None => Ok(hold(turn)),
+            Some(took) => Err(Error::new(
+                ErrorKind::Fail,
+                format!(
+                    "model `{name}` has been loading for {} s, and nothing else can be done with it before that is over: \
+                     restart the server if it never is",
+                    took.as_secs()
+                ),
+            )),
+        }
     }
 
     fn turn_of_known(&self, name: &str) -> Result<Arc<Mutex<()>>> {

@@ -928,6 +928,13 @@ fn requests_and_the_index_do_not_wait_for_a_load() {
         stage.hand.advance(Duration::from_secs(7));
         let since = "m 2 LOADING it has been loading for 7 s";
         assert_eq!(stage.index(), ["m 1 READY", since]);
+        // Those who come later do not wait for what may never end.
+        stage.hand.advance(Duration::from_secs(23));
+        let refused = "model `m` has been loading for 30 s, and nothing else can be done with it before that is over: \
+                       restart the server if it never is";
+        assert_eq!(message(stage.repository.load("m")), refused);
+        assert_eq!(message(stage.repository.unload("m")), refused);
+        assert_eq!(message(stage.repository.rollback("m")), refused);
         stage.put("n.onnx", "bad n");
         // The watcher passes by what somebody else is loading.
         stage.put(THREE.0, THREE.1);
