@@ -233,7 +233,7 @@ fn mistakes_about_how_a_model_runs_are_named_with_file_line_and_key() {
         (
             "[cache]\nmax_byte = 3",
             "2: `cache.max_byte`: unknown field `max_byte`, expected one of `max_bytes`, `max_entries`, `ttl`, `by`, \
-             `policy`",
+             `policy`, `shared`, `secret`, `shared_timeout`",
         ),
         (
             "batching = 3",
