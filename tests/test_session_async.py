@@ -375,3 +375,36 @@ assert begun.wait(30)
 
 def test_a_callback_under_way_ends_before_the_process_does(child_environment: dict[str, str]) -> None:
     assert child.run(END_IN_A_CALLBACK, child_environment) == "told\n"
+
+
+def _uvloop() -> asyncio.AbstractEventLoop:
+    loop: asyncio.AbstractEventLoop = pytest.importorskip("uvloop").new_event_loop()
+    return loop
+
+
+# Goes on for as many rounds as the caller says.
+ROUNDS = make_models.parse(
+    "rounds (float[n] x, int64 rounds) => (float[n] y) <bool yes = {1}> "
+    "{ y = Loop<body = body (int64 i, bool go, float[m] v) => (bool go_on, float[m] w) "
+    "{ go_on = Identity(go) w = Identity(v) }>(rounds, yes, x) }"
+)
+
+
+@pytest.mark.parametrize("make", [asyncio.new_event_loop, _uvloop], ids=["asyncio", "uvloop"])
+def test_runs_of_a_closed_loop_end_once_another_one_waits(make: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    session = inferlite.InferenceSession(ROUNDS)
+    closed = make()
+    # As many as there are threads for them, and more.
+    tasks = [closed.create_task(session.arun(None, {"x": f32(1.0), "rounds": np.array(2**60)})) for _ in range(40)]
+    for _ in range(3):
+        closed.run_until_complete(asyncio.sleep(0))
+    closed.close()
+
+    async def ask() -> list[Any]:
+        return await session.arun(None, {"x": f32(2.0), "rounds": np.array(1)})
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        assert runner.run(asyncio.wait_for(ask(), 30))[0].tolist() == [2.0]
+    for task in tasks:
+        assert not task.done()
+        task._log_destroy_pending = False  # type: ignore[attr-defined]

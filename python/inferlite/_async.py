@@ -89,7 +89,8 @@ class _Bell:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have nothing to tell yet."""
-        self._loop = loop
+        self.loop = loop
+        self.waiting: set[Ticket] = set()
         self._ended: deque[asyncio.Future[bool]] = deque()
         self._is_rung = False
 
@@ -108,9 +109,14 @@ class _Bell:
             return
         self._is_rung = True
         try:
-            self._loop.call_soon_threadsafe(self._look)
+            self.loop.call_soon_threadsafe(self._look)
         except RuntimeError:  # the loop that wanted to know is closed by now
             self._ended.clear()
+
+    def give_up(self) -> None:
+        """Give up what a closed loop waits for: no task of its can go on."""
+        for ticket in list(self.waiting):
+            ticket.leave()
 
     def _look(self) -> None:
         self._is_rung = False
@@ -149,11 +155,21 @@ def together() -> Iterator[None]:
             bell.ring()
 
 
-async def _wait(ticket: Ticket, model: str, timeout: float | None) -> Any:  # noqa: ANN401, ASYNC109 - for the text
-    loop = asyncio.get_running_loop()
+def _bell_of(loop: asyncio.AbstractEventLoop) -> _Bell:
     bell = _bells.get(id(loop))
     if bell is None:
+        # What others wait for whose loops have been closed keeps these, and threads busy, for as long as it runs.
+        for other in list(_bells.values()):
+            if other.loop.is_closed():
+                other.give_up()
         bell = _bells[id(loop)] = _Bell(loop)
+    return bell
+
+
+async def _wait(ticket: Ticket, model: str, timeout: float | None) -> Any:  # noqa: ANN401, ASYNC109 - for the text
+    loop = asyncio.get_running_loop()
+    bell = _bell_of(loop)
+    bell.waiting.add(ticket)
     try:
         while (given := ticket.answer()) is None:
             remaining = ticket.remaining()
@@ -169,6 +185,7 @@ async def _wait(ticket: Ticket, model: str, timeout: float | None) -> Any:  # no
                 raise checks.deadline_exceeded(model, timeout)
         return given[0]
     finally:
+        bell.waiting.discard(ticket)
         ticket.leave()
 
 

@@ -171,7 +171,7 @@ impl PyEventLoop {
             }
             let theirs = registry.call_method1("pop", (other, py.None()))?;
             if let Ok(theirs) = theirs.cast::<Self>() {
-                theirs.get().forget();
+                theirs.get().give_up(py);
             }
         }
         let made = Self::new(running)?;
@@ -258,6 +258,19 @@ impl PyEventLoop {
     pub(crate) fn leave(&self, token: u64) {
         let left = locked(&self.waiting).predictions.remove(&token);
         drop(left);
+    }
+
+    /// Gives up what a closed loop waits for, at once: no task of its can go on, and they may be garbage for long before
+    /// somebody collects it.
+    fn give_up(&self, py: Python<'_>) {
+        let claims = std::mem::take(&mut locked(&self.turn).claims);
+        for (_, claim) in &claims {
+            claim.give_up();
+        }
+        let waiting = std::mem::take(&mut locked(&self.waiting).predictions);
+        for prediction in waiting.values() {
+            prediction.get().give_up(py);
+        }
     }
 
     fn forget(&self) {

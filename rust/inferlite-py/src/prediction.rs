@@ -112,7 +112,7 @@ impl Claim {
     }
 
     /// Gives the answer up: the call leaves, or its run ends, unless others wait for it.
-    fn give_up(&self) {
+    pub(crate) fn give_up(&self) {
         let stage = std::mem::replace(&mut locked(&self.0).stage, Stage::GivenUp);
         drop(stage);
     }
@@ -314,6 +314,11 @@ impl PyPrediction {
             let _ = timer.call_method0(py, intern!(py, "cancel"));
         }
         drop((course, wait, waker, timer, home));
+    }
+
+    /// Gives the answer up, for a task that cannot go on.
+    pub(crate) fn give_up(&self, py: Python<'_>) {
+        self.end(py, Some(Course::Over));
     }
 
     fn late(&self, py: Python<'_>) -> PyErr {
