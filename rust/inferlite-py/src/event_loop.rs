@@ -357,8 +357,10 @@ impl PyEventLoop {
                 claim.begin(ticket);
             }
         }
-        logging::forward(py)?;
-        Self::settle(slf)
+        // Ctrl-C in a handler of messages must not keep those waiting whose calls have ended.
+        let forwarded = logging::forward(py);
+        Self::settle(slf)?;
+        forwarded
     }
 
     /// Has the tasks go on whose calls have ended.
