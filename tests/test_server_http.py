@@ -46,10 +46,11 @@ def test_what_is_not_there_is_404(server: inferlite.Server) -> None:
     for verb in ("load", "unload", "rollback"):
         path = f"/v2/repository/models/none/{verb}"
         assert status("POST", path) == (404, "there is no model `none`"), path
-    assert status("POST", "/v2/repository/models/double/rollback") == (
-        400,
-        "model `double` cannot be rolled back: no version that served before is in the folder",
+    nothing_before = (
+        "model `double` cannot be rolled back: no version that served before version 1 is in the folder: put one there "
+        "and load it, under a higher number"
     )
+    assert status("POST", "/v2/repository/models/double/rollback") == (400, nothing_before)
 
 
 def test_a_model_that_is_there_and_does_not_answer_is_400_as_the_protocol_has_it(server: inferlite.Server) -> None:
