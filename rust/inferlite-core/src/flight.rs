@@ -144,7 +144,7 @@ pub(crate) struct Seat(Arc<Flight>);
 
 /// Where to be woken at the end of a computation, without a claim to its answer.
 #[derive(Debug)]
-pub struct Bell(Arc<Flight>);
+pub struct Bell(Option<Arc<Flight>>);
 
 /// What a thread that stands in line is woken for.
 #[derive(Debug)]
@@ -236,7 +236,15 @@ impl Flight {
 impl Bell {
     /// Calls `wake` once the computation has ended: from the thread that leads, or at once.
     pub fn when_ended(self, wake: Box<dyn FnOnce() + Send>) {
-        self.0.when_ended(Waker::Once(wake));
+        match self.0 {
+            Some(flight) => flight.when_ended(Waker::Once(wake)),
+            None => wake(),
+        }
+    }
+
+    /// One for what has ended.
+    pub(crate) fn of_ended() -> Self {
+        Self(None)
     }
 }
 
@@ -386,7 +394,7 @@ impl Seat {
 
     /// The same for later, without the seat.
     pub(crate) fn bell(&self) -> Bell {
-        Bell(self.0.clone())
+        Bell(Some(self.0.clone()))
     }
 }
 

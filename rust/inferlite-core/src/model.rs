@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use crate::batch::{BatchSettings, BatchSummary, Batcher, Terms};
 use crate::cache::{Entry, Found, Missed, MissingRows, PredictionCache, SmallTensor};
 use crate::clock::Clock;
@@ -217,7 +219,7 @@ impl Model {
     /// # Errors
     /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) if too many calls wait already.
     pub fn begin(self: &Arc<Self>, call: &Call<'_>, missed: Missed, terms: Terms) -> Result<Ticket> {
-        Ticket::new(self.clone(), self.question(call, missed), terms)
+        Ticket::new(self.clone(), Arc::new(self.question(call, missed)), terms)
     }
 
     /// The same under options that no other run has: giving the claim up ends the run by them.
@@ -228,7 +230,7 @@ impl Model {
     /// As for [`Model::begin`].
     pub fn begin_under(self: &Arc<Self>, call: &Call<'_>, options: Arc<RunOptions>) -> Result<Ticket> {
         let question = Question::copied(call).with_options(Some(options));
-        Ticket::new(self.clone(), question, Terms::default())
+        Ticket::new(self.clone(), Arc::new(question), Terms::default())
     }
 
     /// Answers a call on another thread, which hands the answer to `then`: nobody can give it up.
@@ -267,7 +269,7 @@ impl Model {
     pub(crate) fn question(&self, call: &Call<'_>, missed: Missed) -> Question {
         match (missed, self.cache()) {
             (Missed::Call(key), Some(cache)) => cache.question(call, key).0,
-            (Missed::Rows(missing), _) => Question::of_rows(call, missing),
+            (Missed::Rows(missing), _) => Question::copied(call).with_rows(missing),
             _ => Question::copied(call),
         }
     }
@@ -466,6 +468,30 @@ impl Model {
             Some(batcher) => batcher.run_at_once(self, call)?,
         };
         Some(outputs.map(Answer::Computed))
+    }
+
+    /// The answers to calls on this thread, in one batch, if they are to be had at once and within `patience`; `None` if
+    /// they have to be begun.
+    pub(crate) fn answer_all_at_once(
+        &self,
+        asked: &[(Arc<Question>, Terms)],
+        patience: Duration,
+    ) -> Option<Vec<Result<Answer<'static>>>> {
+        // Answers that are kept may be under way, and where values decide about the time, earlier runs say nothing of it.
+        let batcher = self
+            .batcher()
+            .filter(|_| self.cache.is_none() && self.is_straight_line())?;
+        let questions: SmallVec<[&Question; 16]> = asked.iter().map(|(question, _)| &**question).collect();
+        if questions.iter().any(|question| question.options().is_some()) {
+            return None;
+        }
+        let outputs = batcher.run_all_at_once(self, &questions, patience)?;
+        Some(
+            outputs
+                .into_iter()
+                .map(|outputs| outputs.map(Answer::Computed))
+                .collect(),
+        )
     }
 
     /// Whether a call would run now, in no company and without standing in line.

@@ -1,23 +1,23 @@
-#![expect(unsafe_code, reason = "looks at tensors that it owns")]
 //! What a call asks, in memory of its own: it outlives the call, and nobody writes to it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use smallvec::SmallVec;
 
-use crate::cache::{DIGESTED_BYTES, Key, Keyer, MissingRows};
+use crate::cache::{DIGESTED_BYTES, Key, Keyer, Missed, MissingRows};
 use crate::runtime::ort::RunOptions;
-use crate::runtime::{Call, Feed, Input};
-use crate::tensor::{Tensor, TensorView};
+use crate::runtime::{Call, Feed, Input, OwnedFeeds};
+use crate::tensor::{Owner, Tensor, TensorView};
 
 /// Inputs and the outputs wanted.
 #[derive(Debug)]
 pub(crate) struct Question {
-    /// Views into the key and the copies below, which are never changed.
-    feeds: SmallVec<[Feed; 2]>,
-    fetches: SmallVec<[usize; 8]>,
+    // Dropped in this order: what looks at memory goes before what releases it.
+    /// Views into what follows, which is never changed.
+    feeds: SmallVec<[Feed; 1]>,
+    owners: SmallVec<[Owner; 1]>,
     key: Option<Arc<Key>>,
-    copies: SmallVec<[Tensor; 2]>,
+    fetches: SmallVec<[usize; 8]>,
     /// The rows to compute, where answers are kept by the row; whoever computes takes them.
     rows: Mutex<Option<Box<MissingRows>>>,
     /// Options of the caller's, which are this run's alone.
@@ -27,17 +27,35 @@ pub(crate) struct Question {
 impl Question {
     /// Copies what a call feeds.
     pub(crate) fn copied(call: &Call<'_>) -> Self {
-        let mut copies = SmallVec::new();
+        let mut owners = SmallVec::new();
         Self {
             feeds: call
                 .feeds
                 .iter()
-                .map(|feed| with_value(feed, |view| copy_into(&mut copies, view)))
+                .map(|feed| with_value(feed, |view| copy_into(&mut owners, view)))
                 .collect(),
-            fetches: call.fetches.into(),
+            owners,
             key: None,
-            copies,
+            fetches: call.fetches.into(),
             rows: Mutex::default(),
+            options: None,
+        }
+    }
+
+    /// Takes inputs that are the call's own, of which this was missed.
+    pub(crate) fn owned(feeds: OwnedFeeds, fetches: &[usize], missed: Missed) -> Self {
+        let (feeds, owners) = feeds.into_parts();
+        let (key, rows) = match missed {
+            Missed::Call(key) => (Some(key), None),
+            Missed::Rows(missing) => (None, Some(missing)),
+            Missed::Skipped => (None, None),
+        };
+        Self {
+            feeds,
+            owners,
+            key,
+            fetches: fetches.into(),
+            rows: Mutex::new(rows),
             options: None,
         }
     }
@@ -52,11 +70,11 @@ impl Question {
         self.options.as_ref()
     }
 
-    /// The same where some of the rows are kept.
-    pub(crate) fn of_rows(call: &Call<'_>, missing: Box<MissingRows>) -> Self {
+    /// The same where some of the rows are kept, and these are to be computed.
+    pub(crate) fn with_rows(self, missing: Box<MissingRows>) -> Self {
         Self {
             rows: Mutex::new(Some(missing)),
-            ..Self::copied(call)
+            ..self
         }
     }
 
@@ -75,9 +93,9 @@ impl Question {
     pub(crate) fn of_key(call: &Call<'_>, key: Arc<Key>, keyer: &Keyer) -> (Self, Arc<Key>) {
         let mut question = Self {
             feeds: key.feeds(call),
-            fetches: call.fetches.into(),
+            owners: SmallVec::new(),
             key: None,
-            copies: SmallVec::new(),
+            fetches: call.fetches.into(),
             rows: Mutex::default(),
             options: None,
         };
@@ -87,7 +105,7 @@ impl Question {
             return (question, key);
         }
         for feed in question.feeds.iter_mut().filter(|feed| is_large(feed)) {
-            *feed = with_value(feed, |view| copy_into(&mut question.copies, view));
+            *feed = with_value(feed, |view| copy_into(&mut question.owners, view));
         }
         let settled = Call {
             feeds: &question.feeds,
@@ -124,10 +142,8 @@ fn with_value(feed: &Feed, tensor: impl FnOnce(&TensorView) -> TensorView) -> Fe
     }
 }
 
-fn copy_into(copies: &mut SmallVec<[Tensor; 2]>, view: &TensorView) -> TensorView {
-    let copy = Tensor::copied(view);
-    // SAFETY: the bytes are on the heap, and the question keeps the copy for as long as its feeds.
-    let view = unsafe { copy.view().duplicate() };
-    copies.push(copy);
+fn copy_into(owners: &mut SmallVec<[Owner; 1]>, view: &TensorView) -> TensorView {
+    let (view, owner) = Tensor::copied(view).into_parts();
+    owners.push(owner);
     view
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Ending, Leader, Role, Seat, Waker};
 use crate::model::Model;
 use crate::question::Question;
-use crate::runtime::{Answer, Call};
+use crate::runtime::{Answer, Call, Feed, OwnedFeeds};
 
 pub use crate::flight::{Audience, Bell};
 
@@ -17,13 +17,35 @@ pub use crate::flight::{Audience, Bell};
 pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A call in memory of its own, which has not begun: see [`Model::ask`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Asked(Arc<Question>);
+
+impl Asked {
+    /// A call whose inputs are its own: they are not copied.
+    #[must_use]
+    pub fn owned(feeds: OwnedFeeds, fetches: &[usize], missed: Missed) -> Self {
+        Self(Arc::new(Question::owned(feeds, fetches, missed)))
+    }
+
+    /// What is fed.
+    #[must_use]
+    pub fn feeds(&self) -> &[Feed] {
+        self.0.call(None).feeds
+    }
+}
 
 impl Model {
     /// Copies a call that is not kept, for [`Model::begin_all`].
     pub fn ask(&self, call: &Call<'_>, missed: Missed) -> Asked {
         Asked(Arc::new(self.question(call, missed)))
+    }
+
+    /// Begins a call as [`Model::begin`] does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull) if too many calls wait already.
+    pub fn begin_asked(self: &Arc<Self>, asked: Asked, terms: Terms) -> Result<Ticket> {
+        Ticket::new(self.clone(), asked.0, terms)
     }
 
     /// Begins many calls at once, so that those which may share a batch do; says of each what [`Model::begin`] says.
@@ -34,14 +56,25 @@ impl Model {
         asked: impl IntoIterator<Item = (Asked, Terms)>,
         patience: Duration,
     ) -> Vec<Result<Ticket>> {
-        let questions = asked.into_iter().map(|(asked, terms)| (asked.0, terms));
-        Ticket::all(self, questions, patience)
+        let asked = asked.into_iter().map(|(asked, terms)| (asked.0, terms)).collect();
+        Ticket::all(self, asked, patience)
     }
 }
 
 /// The claim to the answer of one call. Dropping it gives the claim up: the run ends early if nobody else has one.
 #[derive(Debug)]
-pub struct Ticket {
+pub struct Ticket(Claim);
+
+#[derive(Debug)]
+enum Claim {
+    Begun(Begun),
+    /// What it has come to, once, and the model.
+    Ended(Option<Result<Answer<'static>>>, Arc<Model>),
+}
+
+/// A call under way.
+#[derive(Debug)]
+struct Begun {
     model: Arc<Model>,
     question: Arc<Question>,
     terms: Terms,
@@ -52,54 +85,108 @@ pub struct Ticket {
 
 impl Ticket {
     /// Joins the computation of a question, or has it begin on another thread.
-    pub(crate) fn new(model: Arc<Model>, question: Question, terms: Terms) -> Result<Self> {
-        let (mut ticket, leader) = Self::join(model, Arc::new(question), terms);
-        ticket.send(leader)?;
-        Ok(ticket)
+    pub(crate) fn new(model: Arc<Model>, question: Arc<Question>, terms: Terms) -> Result<Self> {
+        let (mut begun, leader) = Begun::join(model, question, terms);
+        begun.send(leader)?;
+        Ok(Self(Claim::Begun(begun)))
     }
 
     /// The same for many questions at once, which may share batches.
-    pub(crate) fn all(
-        model: &Arc<Model>,
-        questions: impl Iterator<Item = (Arc<Question>, Terms)>,
-        patience: Duration,
-    ) -> Vec<Result<Self>> {
-        let mut requests = Vec::new();
-        let tickets = questions.map(|(question, terms)| {
-            let (mut ticket, leader) = Self::join(model.clone(), question, terms);
+    pub(crate) fn all(model: &Arc<Model>, asked: Vec<(Arc<Question>, Terms)>, patience: Duration) -> Vec<Result<Self>> {
+        if let Some(answers) = model.answer_all_at_once(&asked, patience) {
+            let ended = |answer| Ok(Self(Claim::Ended(Some(answer), model.clone())));
+            return answers.into_iter().map(ended).collect();
+        }
+        let mut requests = Vec::with_capacity(asked.len());
+        let begun = asked.into_iter().map(|(question, terms)| {
+            let (mut begun, leader) = Begun::join(model.clone(), question, terms);
             let requested = match leader {
-                Some(leader) if ticket.is_batched() => {
-                    requests.push(ticket.request(leader));
+                Some(leader) if begun.is_batched() => {
+                    requests.push(begun.request(leader));
                     Ok(true)
                 }
-                leader => ticket.send(leader).map(|()| false),
+                leader => begun.send(leader).map(|()| false),
             };
-            requested.map(|is_requested| (ticket, is_requested))
+            requested.map(|is_requested| (begun, is_requested))
         });
-        let tickets: Vec<_> = tickets.collect();
+        let begun: Vec<_> = begun.collect();
         let submitted = match model.batcher() {
             Some(batcher) => batcher.submit(model, requests, patience),
             None => Vec::new(),
         };
         let mut submitted = submitted.into_iter();
-        let mut settle = |(ticket, is_requested): (Self, bool)| {
+        let mut settle = |(begun, is_requested): (Begun, bool)| {
             let result = if is_requested { submitted.next() } else { None };
-            result.unwrap_or(Ok(())).map(|()| ticket)
+            result.unwrap_or(Ok(())).map(|()| Self(Claim::Begun(begun)))
         };
-        tickets.into_iter().map(|ticket| ticket.and_then(&mut settle)).collect()
+        begun.into_iter().map(|begun| begun.and_then(&mut settle)).collect()
     }
 
+    /// The answer, if it is there, once; `None` while it is not, or if it must be asked for anew, which this does.
+    pub fn answer(&mut self) -> Result<Option<Answer<'static>>> {
+        match &mut self.0 {
+            Claim::Begun(begun) => match begun.seat.ending() {
+                None => Ok(None),
+                Some(ending) => begun.settle(ending),
+            },
+            Claim::Ended(ended, _) => ended.take().unwrap_or_else(|| Err(taken())).map(Some),
+        }
+    }
+
+    /// Waits for the answer until the model's clock shows `deadline`; asks `check` at least every 50 ms whether to go on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::DeadlineExceeded`], that of `check`, or that of the run.
+    pub fn wait(self, deadline: Option<Duration>, check: &dyn Fn() -> Result<()>) -> Result<Answer<'static>> {
+        match self.0 {
+            Claim::Begun(begun) => begun.wait(deadline, check),
+            Claim::Ended(ended, _) => ended.unwrap_or_else(|| Err(taken())),
+        }
+    }
+
+    /// The time by which its deadline goes.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        match &self.0 {
+            Claim::Begun(Begun { model, .. }) | Claim::Ended(_, model) => model.clock().now(),
+        }
+    }
+
+    /// Where to be woken once [`Ticket::answer`] has something to say, for whoever must not hold the ticket meanwhile.
+    #[must_use]
+    pub fn bell(&self) -> Bell {
+        match &self.0 {
+            Claim::Begun(begun) => begun.seat.bell(),
+            Claim::Ended(..) => Bell::of_ended(),
+        }
+    }
+
+    /// Tells an audience once [`Ticket::answer`] has something to say, together with all else that ends then.
+    pub fn tell(&self, audience: Arc<dyn Audience>, token: u64) {
+        match &self.0 {
+            Claim::Begun(begun) => begun.seat.when_ended(Waker::Audience(audience, token)),
+            Claim::Ended(..) => audience.ended(&[token]),
+        }
+    }
+}
+
+#[cold]
+fn taken() -> Error {
+    Error::new(ErrorKind::Closed, "the answer has been taken already")
+}
+
+impl Begun {
     /// A place in the computation of a question, which is led by whoever is given a leader.
     fn join(model: Arc<Model>, question: Arc<Question>, terms: Terms) -> (Self, Option<Leader>) {
         let (leader, seat) = take_seat(&model, &question);
-        let ticket = Self {
+        let begun = Self {
             model,
             question,
             terms,
             seat,
             has_joined: leader.is_none(),
         };
-        (ticket, leader)
+        (begun, leader)
     }
 
     /// Whether the question goes to the batcher as it is.
@@ -135,14 +222,6 @@ impl Ticket {
             .spawn(move || model.lead(leader, &question, &terms))
     }
 
-    /// The answer, if it is there; `None` while it is not, or if it must be asked for anew, which this does.
-    pub fn answer(&mut self) -> Result<Option<Answer<'static>>> {
-        match self.seat.ending() {
-            None => Ok(None),
-            Some(ending) => self.settle(ending),
-        }
-    }
-
     fn settle(&mut self, ending: Ending) -> Result<Option<Answer<'static>>> {
         if self.has_joined && !matches!(ending, Ending::Abandoned) {
             self.model.count_joined(&self.question.call(None));
@@ -161,11 +240,7 @@ impl Ticket {
         }
     }
 
-    /// Waits for the answer until the model's clock shows `deadline`; asks `check` at least every 50 ms whether to go on.
-    ///
-    /// # Errors
-    /// [`ErrorKind::DeadlineExceeded`], that of `check`, or that of the run.
-    pub fn wait(mut self, deadline: Option<Duration>, check: &dyn Fn() -> Result<()>) -> Result<Answer<'static>> {
+    fn wait(mut self, deadline: Option<Duration>, check: &dyn Fn() -> Result<()>) -> Result<Answer<'static>> {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_sub(self.model.clock().now()));
             let ending = self.seat.wait(left.map_or(PATIENCE, |left| left.min(PATIENCE)));
@@ -181,23 +256,6 @@ impl Ticket {
             }
             check()?;
         }
-    }
-
-    /// The time by which its deadline goes.
-    #[must_use]
-    pub fn now(&self) -> Duration {
-        self.model.clock().now()
-    }
-
-    /// Where to be woken once [`Ticket::answer`] has something to say, for whoever must not hold the ticket meanwhile.
-    #[must_use]
-    pub fn bell(&self) -> Bell {
-        self.seat.bell()
-    }
-
-    /// Tells an audience once [`Ticket::answer`] has something to say, together with all else that ends then.
-    pub fn tell(&self, audience: Arc<dyn Audience>, token: u64) {
-        self.seat.when_ended(Waker::Audience(audience, token));
     }
 }
 

@@ -9,11 +9,15 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use inferlite_core::batch::Terms;
-use inferlite_core::ticket::Ticket;
+use inferlite_core::repository::Served;
+use inferlite_core::runtime::OwnedFeeds;
+use inferlite_core::ticket::{Asked, Ticket};
 use inferlite_core::{Answer, Call, Error, ErrorKind, Feed, Model, Result};
 
 use crate::overdue::Overdue;
+use crate::status::Failure;
 use crate::turn;
+use crate::wire::contradiction;
 
 /// What a request says of its turn.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,14 +30,15 @@ pub(crate) struct Urgency {
 
 /// Answers a call without holding up the event loop of this thread for long.
 pub(crate) async fn infer<'m>(
-    model: &'m Arc<Model>,
-    feeds: &[Feed],
+    served: &'m Served,
+    inputs: OwnedFeeds,
     fetches: &[usize],
     urgency: Urgency,
     overdue: &Overdue<'_>,
-) -> Result<Answer<'m>> {
+) -> Result<Answer<'m>, Failure> {
+    let model = &served.model;
     let call = Call {
-        feeds,
+        feeds: inputs.feeds(),
         fetches,
         options: None,
     };
@@ -50,15 +55,29 @@ pub(crate) async fn infer<'m>(
     if !model.is_batched() && !model.asks_others() && model.is_brief(model.workload(&call)) {
         // It is over before the deadline matters, and before another thread would have begun it.
         let run = AssertUnwindSafe(|| model.compute(&call, missed, &Terms::default(), &|| Ok(())));
-        return catch_unwind(run)
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::RuntimeException, "the engine panicked")));
+        let ended =
+            catch_unwind(run).unwrap_or_else(|_| Err(Error::new(ErrorKind::RuntimeException, "the engine panicked")));
+        return ended.map_err(|error| blamed(error, call.feeds, served));
     }
+    let asked = Asked::owned(inputs, fetches, missed);
+    let answered = wait(model, asked.clone(), terms, urgency.timeout, overdue).await;
+    answered.map_err(|error| blamed(error, asked.feeds(), served))
+}
+
+/// Has a call run, and waits for its answer.
+async fn wait(
+    model: &Arc<Model>,
+    asked: Asked,
+    terms: Terms,
+    timeout: Option<Duration>,
+    overdue: &Overdue<'_>,
+) -> Result<Answer<'static>> {
     let mut ticket = if model.is_batched() {
-        turn::join(model, model.ask(&call, missed), terms).await?
+        turn::join(model, asked, terms).await?
     } else {
-        model.begin(&call, missed, terms)?
+        model.begin_asked(asked, terms)?
     };
-    let Some(timeout) = urgency.timeout else {
+    let Some(timeout) = timeout else {
         return answer(&mut ticket).await;
     };
     let waited = tokio::time::timeout(timeout, answer(&mut ticket)).await;
@@ -69,6 +88,15 @@ pub(crate) async fn infer<'m>(
             format!("the answer did not come within {timeout:?}"),
         ))
     })
+}
+
+/// What a failed run is to the client: its own mistake, where its inputs contradict each other.
+#[cold]
+fn blamed(error: Error, feeds: &[Feed], served: &Served) -> Failure {
+    let failure = Failure::from(error);
+    let contradiction =
+        (failure.status == 500).then(|| contradiction::between(feeds, served.model.signature(), &served.name));
+    contradiction.flatten().map_or(failure, Failure::from)
 }
 
 /// Waits for the answer of a ticket; to drop the ticket gives the claim up.

@@ -6,7 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
+use actix_web::dev::{self, ServerHandle, ServiceRequest, ServiceResponse};
+use actix_web::guard::GuardContext;
+use actix_web::http::header;
 use actix_web::middleware::Compress;
 use actix_web::rt::System;
 use actix_web::{App, HttpServer, web};
@@ -169,14 +171,23 @@ async fn run(
     handles: &mpsc::SyncSender<ServerHandle>,
 ) -> io::Result<()> {
     let limits = &state.limits;
-    let data = web::Data::from(state.clone());
-    let payload = web::PayloadConfig::new(limits.body);
+    let shared = state.clone();
     let server = HttpServer::new(move || {
-        App::new()
-            .app_data(data.clone())
-            .app_data(payload.clone())
+        let state = shared.clone();
+        let serve = move |request: ServiceRequest| {
+            let state = state.clone();
+            async move {
+                let (request, payload) = request.into_parts();
+                let response = service::serve(&request, payload, &state).await;
+                Ok(ServiceResponse::new(request, response))
+            }
+        };
+        // Replies that are as they are do without the layer that would pack them.
+        let packing = web::scope("")
+            .guard(says_what_it_accepts)
             .wrap(Compress::default())
-            .default_service(web::to(service::serve))
+            .default_service(dev::fn_service(serve.clone()));
+        App::new().service(packing).default_service(dev::fn_service(serve))
     })
     .workers(workers)
     .max_connections(limits.connections.div_ceil(workers))
@@ -189,4 +200,9 @@ async fn run(
     .run();
     let _ = handles.send(server.handle());
     server.await
+}
+
+/// Whether a client says in which codings it takes replies.
+fn says_what_it_accepts(context: &GuardContext<'_>) -> bool {
+    context.head().headers().contains_key(header::ACCEPT_ENCODING)
 }

@@ -1,17 +1,19 @@
 //! One request, from its path to its reply.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::mem;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::StreamExt;
 use inferlite_core::repository::Served;
-use inferlite_core::{Error, Feed};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -23,7 +25,7 @@ use crate::routes::{Access, Route, Target};
 use crate::state::State;
 use crate::status::Failure;
 use crate::wire::plain::PlainRequest;
-use crate::wire::{Refusal, contradiction, plain, request, response};
+use crate::wire::{Refusal, plain, request, response};
 use crate::{admin, openapi, prometheus};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -62,7 +64,7 @@ impl Reply {
 ///
 /// It goes with the reply: if it is there when all of that is sent, the connection is closed. Where it was dropped before,
 /// whatever a client may still send would be waited for without an end.
-struct Unread(Option<web::Payload>);
+struct Unread(Option<Payload>);
 
 /// A reply to a request of whose body something is left.
 struct Holding {
@@ -84,18 +86,18 @@ impl MessageBody for Holding {
 }
 
 /// Answers any request.
-pub(crate) async fn serve(request: HttpRequest, payload: web::Payload, state: web::Data<State>) -> HttpResponse {
+pub(crate) async fn serve(request: &HttpRequest, payload: Payload, state: &State) -> HttpResponse {
     let start = Instant::now();
     let mut unread = Unread(Some(payload));
-    let ended = answer(&request, &mut unread, &state).await;
+    let ended = answer(request, &mut unread, state).await;
     let mut response = match ended {
-        Ok(reply) => respond(reply, &state),
-        Err(failure) => refuse(&failure, &request),
+        Ok(reply) => respond(reply, state),
+        Err(failure) => refuse(&failure, request),
     };
     if unread.0.is_some() {
         response = response.map_body(|_, body| BoxBody::new(Holding { body, unread }));
     }
-    state.log(&request, &response, start);
+    state.log(request, &response, start);
     response
 }
 
@@ -123,18 +125,17 @@ async fn answer(request: &HttpRequest, unread: &mut Unread, state: &State) -> Re
             let _guest = state.admit()?;
             let body = body(request, unread, state).await?;
             let large = body.len() > LARGE;
-            let read = move || plain::head(&body).map(|head| (body, head));
-            let (body, head) = apart_if(large, read).await??;
-            let served = match &head.model {
-                Some(model) => {
-                    let version = head.version.as_deref();
-                    found(state, Target { model, version })?
-                }
-                None => state.repository.only()?,
+            let repository = state.repository.clone();
+            let read = move || {
+                let head = plain::head(&body)?;
+                let served = match &head.model {
+                    Some(model) => repository.find(model, head.version.as_deref())?,
+                    None => repository.only()?,
+                };
+                let asked = plain::read(&head, served.model.signature(), &served.name);
+                Ok::<_, Failure>((served, asked))
             };
-            let model = served.clone();
-            let read = move || plain::read(&body, &head, model.model.signature(), &model.name);
-            let asked = apart_if(large, read).await?;
+            let (served, asked) = apart_if(large, read).await??;
             plainly(state, &served, asked).await
         }
         Route::Classic(target) => {
@@ -184,15 +185,7 @@ async fn protocol(
             priority: asked.priority,
             timeout: asked.timeout.or(served.settings.timeout()),
         };
-        let answer = infer(
-            &served.model,
-            asked.inputs.feeds(),
-            &asked.wanted.fetches,
-            urgency,
-            &overdue,
-        )
-        .await;
-        let answer = answer.map_err(|error| blamed(error, asked.inputs.feeds(), &served))?;
+        let answer = infer(&served, asked.inputs, &asked.wanted.fetches, urgency, &overdue).await?;
         let head = response::Head {
             id: asked.id.as_deref(),
             model: &served.name,
@@ -221,9 +214,7 @@ async fn plainly(state: &State, served: &Arc<Served>, asked: Result<PlainRequest
             priority: 0,
             timeout: asked.timeout.or(served.settings.timeout()),
         };
-        let feeds = asked.inputs.feeds();
-        let answer = infer(&served.model, feeds, &asked.fetches, urgency, &overdue).await;
-        let answer = answer.map_err(|error| blamed(error, feeds, served))?;
+        let answer = infer(served, asked.inputs, &asked.fetches, urgency, &overdue).await?;
         let mut reply = Vec::with_capacity(256);
         plain::write(
             &mut reply,
@@ -235,15 +226,6 @@ async fn plainly(state: &State, served: &Arc<Served>, asked: Result<PlainRequest
         Ok(Reply::json(reply))
     };
     counted(&counts, answered).await
-}
-
-/// What a failed run is to the client: its own mistake, where its inputs contradict each other.
-#[cold]
-fn blamed(error: Error, feeds: &[Feed], served: &Served) -> Failure {
-    let failure = Failure::from(error);
-    let contradiction =
-        (failure.status == 500).then(|| contradiction::between(feeds, served.model.signature(), &served.name));
-    contradiction.flatten().map_or(failure, Failure::from)
 }
 
 /// Counts how a request to a version ends.
@@ -274,8 +256,8 @@ async fn body(request: &HttpRequest, unread: &mut Unread, state: &State) -> Resu
     let Some(payload) = &mut unread.0 else {
         return Ok(web::Bytes::new());
     };
-    let read = tokio::time::timeout(limits.body_time, whole(payload, limit)).await;
-    let read = read.map_err(|_| Failure::new(408, format!("the body did not come within {:?}", limits.body_time)))?;
+    let read = within(limits.body_time, whole(payload, limit)).await;
+    let read = read.ok_or_else(|| Failure::new(408, format!("the body did not come within {:?}", limits.body_time)))?;
     let read = read.map_err(|error| Failure::new(400, format!("the body cannot be read: {error}")))?;
     let body = read.ok_or_else(too_large)?;
     unread.0 = None;
@@ -284,8 +266,27 @@ async fn body(request: &HttpRequest, unread: &mut Unread, state: &State) -> Resu
     unpacked?.map(web::Bytes::from).ok_or_else(too_large)
 }
 
+/// What comes of a future within a time; `None` if that is not enough.
+async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    // Most bodies came with their heads, and are handed over once the future has been polled: they are spared the timer.
+    let mut is_second = false;
+    let early = poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if mem::replace(&mut is_second, true) => Poll::Ready(None),
+        Poll::Pending => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    });
+    match early.await {
+        Some(done) => Some(done),
+        None => tokio::time::timeout(time, future).await.ok(),
+    }
+}
+
 /// All that is sent; `None` where that is more than the limit.
-async fn whole(payload: &mut web::Payload, limit: usize) -> Result<Option<web::Bytes>, PayloadError> {
+async fn whole(payload: &mut Payload, limit: usize) -> Result<Option<web::Bytes>, PayloadError> {
     // Most bodies come in one piece, which is not copied.
     let Some(first) = payload.next().await.transpose()? else {
         return Ok(Some(web::Bytes::new()));

@@ -101,20 +101,20 @@ impl<'q> Gathered<'q> {
     }
 
     /// The outputs of each call, of which this many rows are its own; for outputs that can be split.
-    pub(super) fn split(&self, outputs: &Outputs<'_>, rows: &[usize]) -> Vec<Vec<Value>> {
+    pub(super) fn split(&self, outputs: &Outputs<'_>, rows: &[usize]) -> impl Iterator<Item = Outputs<'static>> {
         let Layout { axes, padding } = self.layout;
         let mut start = 0;
-        let of_call = |(&count, lengths): (&usize, &Lengths)| {
+        let of_call = move |(&count, lengths): (&usize, &Lengths)| {
             let values = std::iter::zip(outputs.pieces(), self.fetches).filter_map(|(piece, &fetch)| {
                 let (piece, axis) = piece.zip(axes.outputs[fetch])?;
                 let own = part(piece, axis, start..start + count);
                 Some(padding.cut(fetch, own, lengths, &self.sizes))
             });
-            let values = values.collect();
+            let values = Outputs::of_values(values);
             start += count;
             values
         };
-        std::iter::zip(rows, &self.lengths).map(of_call).collect()
+        std::iter::zip(rows, &self.lengths).map(of_call)
     }
 }
 

@@ -38,6 +38,43 @@ impl Kind {
     ///
     /// The inputs must be the call's own: what a caller may still write to is no ground for a decision.
     pub(super) fn of(call: &Call<'_>, layout: &Layout) -> Option<(Self, usize)> {
+        let (common, rows) = Common::of(call, layout)?;
+        Some((Self(Arc::new(common)), rows))
+    }
+
+    /// How many rows a call of this kind brings; `None` for one of another kind.
+    pub(super) fn rows_of(&self, call: &Call<'_>, layout: &Layout) -> Option<usize> {
+        let (common, rows) = Common::of(call, layout)?;
+        (common == *self.0).then_some(rows)
+    }
+
+    /// The kind of a call that stays by itself; others that wait at the same time have other numbers.
+    pub(super) fn alone(number: u64) -> Self {
+        let common = Common {
+            hash: number,
+            workload: 0,
+            words: SmallVec::new(),
+        };
+        Self(Arc::new(common))
+    }
+
+    /// Whether it is one of those; others have words, the number of outputs at least.
+    pub(super) fn is_alone(&self) -> bool {
+        self.0.words.is_empty()
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        self.0.hash
+    }
+
+    /// Stands for the shapes: kinds that share it differ in what is in their inputs at most.
+    pub(super) fn workload(&self) -> u64 {
+        self.0.workload
+    }
+}
+
+impl Common {
+    fn of(call: &Call<'_>, layout: &Layout) -> Option<(Self, usize)> {
         let Layout { axes, padding } = layout;
         if !axes.hold_for(call.feeds) {
             return None;
@@ -76,36 +113,12 @@ impl Kind {
         }
         let workload = hash_of(&words);
         words.extend(contents);
-        let common = Common {
+        let common = Self {
             hash: hash_of(&words),
             workload,
             words,
         };
-        Some((Self(Arc::new(common)), rows?))
-    }
-
-    /// The kind of a call that stays by itself; others that wait at the same time have other numbers.
-    pub(super) fn alone(number: u64) -> Self {
-        let common = Common {
-            hash: number,
-            workload: 0,
-            words: SmallVec::new(),
-        };
-        Self(Arc::new(common))
-    }
-
-    /// Whether it is one of those; others have words, the number of outputs at least.
-    pub(super) fn is_alone(&self) -> bool {
-        self.0.words.is_empty()
-    }
-
-    pub(super) fn hash(&self) -> u64 {
-        self.0.hash
-    }
-
-    /// Stands for the shapes: kinds that share it differ in what is in their inputs at most.
-    pub(super) fn workload(&self) -> u64 {
-        self.0.workload
+        Some((common, rows?))
     }
 }
 

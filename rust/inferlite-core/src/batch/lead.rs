@@ -35,7 +35,7 @@ struct Course<'m, 'k> {
 }
 
 /// A run that is set aside for a batch; dropped, the queue is served.
-struct Slot<'a>(&'a Batcher);
+pub(super) struct Slot<'a>(pub(super) &'a Batcher);
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
@@ -44,7 +44,7 @@ impl Drop for Slot<'_> {
 }
 
 /// How a run ended.
-enum Ended<'m> {
+pub(super) enum Ended<'m> {
     Outputs(Outputs<'m>),
     Failed(Error),
     Panicked(Error),
@@ -144,10 +144,9 @@ impl Batcher {
             Ended::Outputs(outputs) if gathered.can_be_split(&outputs, rows.iter().sum()) => {
                 // The next batch runs while this one is taken apart.
                 drop(slot);
-                let parts = gathered.split(&outputs, &rows);
+                let parts: Vec<_> = gathered.split(&outputs, &rows).collect();
                 drop(gathered);
-                let parts = parts.into_iter().map(|values| Ok(Outputs::of_values(values)));
-                answered.extend(std::iter::zip(members, parts));
+                answered.extend(std::iter::zip(members, parts.into_iter().map(Ok)));
             }
             Ended::Outputs(outputs) => {
                 drop((outputs, gathered));
@@ -201,7 +200,12 @@ impl Batcher {
         self.run_timed(course.kind, member.asked.rows, run).into()
     }
 
-    fn run_timed<'m>(&self, kind: &Kind, rows: usize, run: impl FnOnce() -> Result<Outputs<'m>>) -> Ended<'m> {
+    pub(super) fn run_timed<'m>(
+        &self,
+        kind: &Kind,
+        rows: usize,
+        run: impl FnOnce() -> Result<Outputs<'m>>,
+    ) -> Ended<'m> {
         let start = Instant::now();
         let ended = ended(run);
         if let Ended::Outputs(_) = &ended {

@@ -313,7 +313,7 @@ fn answered(ending: Ending) -> Result<Outputs<'static>> {
     match ending {
         Ending::Answer(entry) => Ok(match Answer::of(entry) {
             Answer::Computed(outputs) => outputs,
-            Answer::Kept(entry) => Outputs::of_values(entry.values().iter().map(copied).collect()),
+            Answer::Kept(entry) => Outputs::of_values(entry.values().iter().map(copied)),
         }),
         Ending::Error(error) => Err(error),
         Ending::Abandoned => Err(Error::new(

@@ -10,13 +10,15 @@
 //!
 //! Nobody dispatches: a lone call pays one atomic operation to come in and one to go out ([`gate`]), and a thread that
 //! leads runs one batch, its own, then serves the queue and returns. Two rules keep wake-ups from getting lost: whoever
-//! joins the queue says so in the gate's word before looking for room; whoever goes out reads the same word.
+//! joins the queue says so in the gate's word before looking for room; whoever goes out reads the same word. Calls that
+//! an event loop brings together pass the gate as one batch, if they can ([`at_once`]).
 //!
 //! A batch that fails is halved until the culprit is alone, which then gets the error of a lone run: one culprit among n
 //! costs about `2 log n` runs where one by one would cost n. A panic is everybody's error at once: to run into it again
 //! would be no better. Outputs that do not have the rows that were asked for show that calls of this kind cannot be put
 //! together, which is remembered.
 
+mod at_once;
 mod errands;
 mod gate;
 mod gather;
@@ -215,6 +217,11 @@ impl State {
             queue, tuning, apart, ..
         } = self;
         queue.fill(batch, now, |kind| Self::limit(tuning, apart, kind), is_gone, dropped);
+    }
+
+    fn count_left_at_once(&mut self, rows: usize) {
+        self.counts.idle += 1;
+        *self.counts.sizes.entry(rows).or_default() += 1;
     }
 
     fn count(&mut self, batch: &Batch) {

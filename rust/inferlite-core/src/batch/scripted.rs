@@ -25,6 +25,7 @@ pub(super) struct Scripted {
     sizes: Mutex<Vec<usize>>,
     /// Rows that outputs have too many.
     pub(super) excess: AtomicUsize,
+    is_straight_line: bool,
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +95,7 @@ impl Engine for Arc<Scripted> {
     }
 
     fn is_straight_line(&self) -> bool {
-        false
+        self.is_straight_line
     }
 
     fn name(&self) -> &'static str {
@@ -142,8 +143,20 @@ pub(super) fn settings() -> BatchSettings {
 }
 
 pub(super) fn batched(settings: BatchSettings) -> (Arc<Model>, Arc<Scripted>, Hand) {
+    combining(settings, false)
+}
+
+/// The same for an engine whose runs take as long as their shapes say.
+#[cfg_attr(feature = "shuttle", expect(dead_code, reason = "shuttle has no clock"))]
+pub(super) fn predictable(settings: BatchSettings) -> (Arc<Model>, Arc<Scripted>) {
+    let (model, engine, _) = combining(settings, true);
+    (model, engine)
+}
+
+fn combining(settings: BatchSettings, is_straight_line: bool) -> (Arc<Model>, Arc<Scripted>, Hand) {
     let engine = Arc::new(Scripted {
         signature: Some(signature()),
+        is_straight_line,
         ..Scripted::default()
     });
     let (clock, hand) = Clock::held();

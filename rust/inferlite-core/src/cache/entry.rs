@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::key::Key;
 use super::memory::{Block, Memory};
-use crate::runtime::{Kept, Outputs};
+use crate::runtime::{Kept, Outputs, Values};
 use crate::tensor::{Map, MapKeys, MapValues, Owner, Tensor, TensorView, Value};
 
 /// What an allocation takes beside its bytes, on average.
@@ -25,7 +25,7 @@ const BOOKKEEPING: usize =
 pub struct Entry {
     pub(super) hash: u64,
     /// The outputs; tensors lie in the block, which is dropped later.
-    values: SmallVec<[Value; 1]>,
+    values: Values,
     /// The words of the key and the bytes of the tensors; an answer that is handed over and never kept has none.
     block: Option<Block>,
     pub(super) bytes: usize,
@@ -68,9 +68,9 @@ impl Entry {
         memory: &Arc<Memory>,
         hash: u64,
         words: &[u64],
-        values: Vec<Value>,
+        values: Values,
         expires_at: Option<Duration>,
-    ) -> Result<Self, Vec<Value>> {
+    ) -> Result<Self, Values> {
         let tensors = values.iter().filter_map(|value| match value {
             Value::Tensor(tensor) => Some(tensor.view()),
             _ => None,
@@ -89,11 +89,11 @@ impl Entry {
     }
 
     /// An answer that is handed over and never kept.
-    pub(crate) fn unkept(values: Vec<Value>) -> Self {
-        Self::with_size(0, values.into(), None, None)
+    pub(crate) fn unkept(values: Values) -> Self {
+        Self::with_size(0, values, None, None)
     }
 
-    fn with_size(hash: u64, values: SmallVec<[Value; 1]>, block: Option<Block>, expires_at: Option<Duration>) -> Self {
+    fn with_size(hash: u64, values: Values, block: Option<Block>, expires_at: Option<Duration>) -> Self {
         let spilled = if values.spilled() {
             MALLOC + size_of_val(values.as_slice())
         } else {
@@ -126,9 +126,9 @@ impl Entry {
     }
 
     /// The outputs, for whoever has the last reference.
-    pub(crate) fn into_values(self) -> Vec<Value> {
+    pub(crate) fn into_values(self) -> Values {
         match self.block {
-            None => self.values.into_vec(),
+            None => self.values,
             Some(_) => self.values.iter().map(copied).collect(),
         }
     }

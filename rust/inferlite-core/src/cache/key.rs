@@ -287,7 +287,7 @@ impl Key {
     }
 
     /// What is fed, from the key's own copy where it has one; valid while the call lives, and the key stays where it is.
-    pub(crate) fn feeds(&self, call: &Call<'_>) -> SmallVec<[Feed; 2]> {
+    pub(crate) fn feeds(&self, call: &Call<'_>) -> SmallVec<[Feed; 1]> {
         let mut feeds = SmallVec::new();
         for (feed, place) in std::iter::zip(call.feeds, self.places(call)) {
             feeds.push(Feed {

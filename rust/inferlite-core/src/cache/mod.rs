@@ -33,9 +33,8 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::flight::{Ending, Flights, Role};
 use crate::question::Question;
-use crate::runtime::{Answer, Call, Outputs};
+use crate::runtime::{Answer, Call, Outputs, Values};
 use crate::stats::{Latency, LatencySummary};
-use crate::tensor::Value;
 use crate::ticket::PATIENCE;
 use memory::Memory;
 use sampling::Sampling;
@@ -234,7 +233,7 @@ impl PredictionCache {
         // Without a time to live, the server's own is about its memory, not about the answer.
         let left = self.ttl.map(|ttl| left.map_or(ttl, |left| left.min(ttl)));
         let expires_at = left.map(|left| self.clock.now().saturating_add(left));
-        Some(self.keep_values(key, values, expires_at))
+        Some(self.keep_values(key, values.into(), expires_at))
     }
 
     /// Gives the second tier an answer that was computed here.
@@ -268,7 +267,7 @@ impl PredictionCache {
             let left = answer.left.into_iter().chain(self.ttl).min();
             let expires_at = left.map(|left| self.clock.now().saturating_add(left));
             let hash = self.keyer.hash(&answer.words);
-            let entry = self.with_room(answer.values, |values| {
+            let entry = self.with_room(Values::from(answer.values), |values| {
                 Entry::of_values(&self.memory, hash, &answer.words, values, expires_at)
             });
             if let Ok(entry) = entry {
@@ -463,7 +462,7 @@ impl PredictionCache {
     }
 
     /// Keeps values that are an answer, unless it is void by now.
-    fn keep_values(&self, key: &Key, values: Vec<Value>, expires_at: Option<Duration>) -> Arc<Entry> {
+    fn keep_values(&self, key: &Key, values: Values, expires_at: Option<Duration>) -> Arc<Entry> {
         let made = self.with_room(values, |values| {
             Entry::of_values(&self.memory, key.hash, &key.words, values, expires_at)
         });
@@ -937,7 +936,7 @@ mod tests {
             let (feeds, fetches) = ([floats(0, &[1], &number)], [0]);
             let answer = Tensor::of_bytes(Dtype::Uint8, Shape::from_slice(&[shape]), vec![1; bytes].into());
             let key = cache.key(&call(&feeds, &fetches));
-            cache.keep_values(&key, vec![Value::Tensor(answer)], None);
+            cache.keep_values(&key, Values::from_iter([Value::Tensor(answer)]), None);
             cache.look_up(&call(&feeds, &fetches)).is_ok()
         };
         let small = || (0..16_000_u16).map(f32::from);

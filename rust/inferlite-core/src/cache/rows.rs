@@ -44,7 +44,7 @@ impl Missing {
     /// The first inputs, which are the row's own: a small one from the key, a large one from memory of the batch.
     ///
     /// They point into the key, which must stay where it is for as long.
-    fn feeds(&self, count: usize) -> SmallVec<[Feed; 2]> {
+    fn feeds(&self, count: usize) -> SmallVec<[Feed; 1]> {
         let call = Call {
             feeds: &self.asked,
             fetches: &[],
@@ -139,7 +139,7 @@ impl<'a> Batch<'a> {
 
     /// The key of a row, and its own inputs.
     fn row(&mut self, cache: &PredictionCache, index: usize, generation: u64) -> Option<Missing> {
-        let mut feeds: SmallVec<[Feed; 2]> = SmallVec::new();
+        let mut feeds: SmallVec<[Feed; 1]> = SmallVec::new();
         for feed in self.call.feeds {
             let Some(axis) = self.layout.inputs[feed.index] else {
                 continue;
@@ -307,7 +307,7 @@ impl PredictionCache {
         self.misses.fetch_add(rows.len() as u64, Ordering::Relaxed);
         self.coalesced.fetch_add((asked - rows.len()) as u64, Ordering::Relaxed);
         let count = rows[0].asked.len() - shared.len();
-        let own: Vec<SmallVec<[Feed; 2]>> = rows.iter().map(|missing| missing.feeds(count)).collect();
+        let own: Vec<SmallVec<[Feed; 1]>> = rows.iter().map(|missing| missing.feeds(count)).collect();
         let joined: Option<Vec<(usize, Arc<Value>)>> =
             (0..count).map(|position| gathered(&own, position, layout)).collect();
         drop(own);
@@ -395,7 +395,7 @@ impl PredictionCache {
 }
 
 /// One input of all missing rows, and which one.
-fn gathered(rows: &[SmallVec<[Feed; 2]>], position: usize, layout: &BatchAxes) -> Option<(usize, Arc<Value>)> {
+fn gathered(rows: &[SmallVec<[Feed; 1]>], position: usize, layout: &BatchAxes) -> Option<(usize, Arc<Value>)> {
     let index = rows[0][position].index;
     let pieces: Option<Vec<Piece<'_>>> = rows.iter().map(|feeds| Piece::fed(&feeds[position].value)).collect();
     Some((index, Arc::new(join(&pieces?, layout.inputs[index]?)?)))
@@ -462,7 +462,7 @@ mod tests {
 
     fn owned(found: Found) -> Outputs<'static> {
         match found {
-            Found::Entry(entry) => Outputs::of_values(entry.values().iter().map(crate::cache::copied).collect()),
+            Found::Entry(entry) => Outputs::of_values(entry.values().iter().map(crate::cache::copied)),
             Found::Batch(outputs) => *outputs,
         }
     }

@@ -203,6 +203,7 @@ mod tests {
 
     use super::super::memory::Memory;
     use super::*;
+    use crate::runtime::Values;
     use crate::tensor::{Dtype, Shape, Tensor, Value};
 
     const NOW: Duration = Duration::from_secs(5);
@@ -216,7 +217,7 @@ mod tests {
     fn entry(number: u64, expires_at: Option<Duration>) -> Arc<Entry> {
         let shape = Shape::from_slice(&[1]);
         let tensor = Tensor::from_bytes(Dtype::Float32, shape, &1.5_f32.to_ne_bytes()).expect("four bytes");
-        let values = vec![Value::Tensor(tensor)];
+        let values = Values::from_iter([Value::Tensor(tensor)]);
         let entry = Entry::of_values(&Arc::new(Memory::new(0)), 0, &question(number), values, expires_at);
         Arc::new(entry.expect("there is memory"))
     }

@@ -74,7 +74,7 @@ impl Engine for Scripted {
     }
 
     fn run(&self, call: &Call<'_>) -> Result<Outputs<'_>> {
-        Ok(Outputs::of_values(call.fetches.iter().map(|_| Value::Absent).collect()))
+        Ok(Outputs::of_values(call.fetches.iter().map(|_| Value::Absent)))
     }
 
     fn is_straight_line(&self) -> bool {

@@ -97,6 +97,9 @@ enum Held {
     Lent(TensorView),
 }
 
+/// The outputs of one call, in the order asked for, as values that own their memory.
+pub type Values = SmallVec<[Value; 1]>;
+
 /// The outputs of one call, in the order asked for.
 #[derive(Debug, Default)]
 pub struct Outputs<'e> {
@@ -166,12 +169,11 @@ impl Outputs<'_> {
 
     /// Outputs that own their memory.
     #[must_use]
-    pub fn of_values(values: Vec<Value>) -> Self {
-        let mut outputs = Self::default();
-        for value in values {
-            outputs.push(value);
+    pub fn of_values(values: impl IntoIterator<Item = Value>) -> Self {
+        Self {
+            values: values.into_iter().map(Held::Owned).collect(),
+            ..Self::default()
         }
-        outputs
     }
 
     /// The outputs in order, to look at.
@@ -184,7 +186,7 @@ impl Outputs<'_> {
     }
 
     /// Copies of the outputs, each in memory of its own.
-    pub(crate) fn copied(&self) -> Vec<Value> {
+    pub(crate) fn copied(&self) -> Values {
         self.values
             .iter()
             .map(|value| match value {
@@ -196,13 +198,12 @@ impl Outputs<'_> {
 
     /// The outputs as values that own their memory.
     #[must_use]
-    pub fn into_values(mut self) -> Vec<Value> {
-        (0..self.len())
-            .map(|position| match self.take(position) {
-                Output::Owned(value) => value,
-                Output::Lent(view) => Value::Tensor(Tensor::copied(view)),
-            })
-            .collect()
+    pub fn into_values(self) -> Values {
+        let owned = |held| match held {
+            Held::Owned(value) => value,
+            Held::Lent(view) => Value::Tensor(Tensor::copied(&view)),
+        };
+        self.values.into_iter().map(owned).collect()
     }
 }
 

@@ -35,6 +35,11 @@ impl OwnedFeeds {
         }
     }
 
+    /// The feeds, and what has to be dropped after them.
+    pub(crate) fn into_parts(self) -> (SmallVec<[Feed; 1]>, SmallVec<[Owner; 1]>) {
+        (self.feeds, self.owners)
+    }
+
     /// The feeds, as [`Call::feeds`](super::Call::feeds) takes them.
     #[inline]
     #[must_use]

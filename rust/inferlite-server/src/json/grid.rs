@@ -47,12 +47,20 @@ trait Sink {
     fn row(&mut self, reader: &mut Reader<'_>) -> Result<usize, Fault>;
 }
 
+/// Reads as many elements as are written in the most usual way, at most so many; gives how many they are.
+type ReadMany = fn(&mut Reader<'_>, &mut Buffer, usize) -> usize;
+
+/// A row in which nothing was read at once so often is read one by one.
+const MOST_FRUITLESS: usize = 4;
+
 /// Numbers that go to the end of a buffer.
 struct Numbers<'b, T, F> {
     buffer: &'b mut Buffer,
     /// How many more are wanted.
     room: &'b mut usize,
     read: F,
+    /// Where there is a faster way for many.
+    read_many: Option<ReadMany>,
     element: PhantomData<T>,
 }
 
@@ -66,11 +74,20 @@ impl<T: Element, F: Fn(&mut Reader<'_>) -> Result<T, Fault>> Sink for Numbers<'_
 
     fn row(&mut self, reader: &mut Reader<'_>) -> Result<usize, Fault> {
         let mut count = 0;
+        let mut fruitless = 0;
         loop {
+            reader.position();
+            if let Some(read_many) = self.read_many
+                && fruitless < MOST_FRUITLESS
+            {
+                let many = read_many(reader, self.buffer, *self.room - count);
+                count += many;
+                fruitless += usize::from(many == 0);
+                reader.position();
+            }
             if count == *self.room {
                 return Err(Fault::TooMany);
             }
-            reader.position();
             self.buffer.push((self.read)(reader)?);
             count += 1;
             if reader.next_element()? == Next::End {
@@ -161,8 +178,8 @@ impl Grid {
         match content {
             Content::Strings(strings) => walk(extents, reader, axis, &mut Texts { strings, room }),
             Content::Bytes(buffer) => {
-                macro_rules! numbers {
-                    ($element:ty, $read:expr) => {
+                macro_rules! elements {
+                    ($element:ty, $read:expr, $read_many:expr) => {
                         walk(
                             extents,
                             reader,
@@ -171,25 +188,31 @@ impl Grid {
                                 buffer,
                                 room,
                                 read: $read,
+                                read_many: $read_many,
                                 element: PhantomData,
                             },
                         )
                     };
                 }
+                macro_rules! numbers {
+                    ($number:ty) => {
+                        elements!($number, <$number>::read, Some(<$number>::read_many))
+                    };
+                }
                 match dtype {
-                    Dtype::Float32 => numbers!(f32, f32::read),
-                    Dtype::Float64 => numbers!(f64, f64::read),
-                    Dtype::Int8 => numbers!(i8, i8::read),
-                    Dtype::Int16 => numbers!(i16, i16::read),
-                    Dtype::Int32 => numbers!(i32, i32::read),
-                    Dtype::Int64 => numbers!(i64, i64::read),
-                    Dtype::Uint8 => numbers!(u8, u8::read),
-                    Dtype::Uint16 => numbers!(u16, u16::read),
-                    Dtype::Uint32 => numbers!(u32, u32::read),
-                    Dtype::Uint64 => numbers!(u64, u64::read),
-                    Dtype::Float16 => numbers!(u16, number::read_float16),
-                    Dtype::Bfloat16 => numbers!(u16, number::read_bfloat16),
-                    Dtype::Bool => numbers!(u8, |reader: &mut Reader<'_>| reader.boolean().map(u8::from)),
+                    Dtype::Float32 => numbers!(f32),
+                    Dtype::Float64 => numbers!(f64),
+                    Dtype::Int8 => numbers!(i8),
+                    Dtype::Int16 => numbers!(i16),
+                    Dtype::Int32 => numbers!(i32),
+                    Dtype::Int64 => numbers!(i64),
+                    Dtype::Uint8 => numbers!(u8),
+                    Dtype::Uint16 => numbers!(u16),
+                    Dtype::Uint32 => numbers!(u32),
+                    Dtype::Uint64 => numbers!(u64),
+                    Dtype::Float16 => elements!(u16, number::read_float16, None),
+                    Dtype::Bfloat16 => elements!(u16, number::read_bfloat16, None),
+                    Dtype::Bool => elements!(u8, |reader: &mut Reader<'_>| reader.boolean().map(u8::from), None),
                     // The protocol has no other.
                     _ => Err(reader.mistyped("attempt to access JSON as a type that it cannot hold")),
                 }

@@ -5,6 +5,11 @@
 
 use std::borrow::Cow;
 
+#[cfg(target_arch = "x86_64")]
+use inferlite_core::tensor::Buffer;
+
+#[cfg(target_arch = "x86_64")]
+use super::decimals::{self, Decimal};
 use super::number::{self, Number};
 
 /// How deep arrays and objects may be nested.
@@ -312,6 +317,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads short decimals, from the very position of the reader, as long as each has a comma behind it, and at most so
+    /// many; gives how many they are. Numbers that are written in another way are left to [`Reader::number`].
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn decimals<T: Decimal>(&mut self, into: &mut Buffer, most: usize) -> usize {
+        let (count, at) = decimals::read::<T>(self.bytes(), self.at, most, into);
+        self.at = at;
+        count
+    }
+
     /// Reads `true` or `false`.
     pub(crate) fn boolean(&mut self) -> Result<bool, Fault> {
         match self.token() {
@@ -373,13 +387,8 @@ impl<'a> Reader<'a> {
         let bytes = self.bytes();
         let mut open = 0_usize;
         loop {
-            while bytes
-                .get(self.at..)
-                .and_then(<[u8]>::first_chunk)
-                .is_some_and(|bytes| is_flat(*bytes))
-            {
-                self.at += 8;
-            }
+            self.at += flat::<32>(bytes, self.at);
+            self.at += flat::<8>(bytes, self.at);
             match bytes.get(self.at) {
                 Some(b'[' | b'{') => open += 1,
                 Some(b']' | b'}') => {
@@ -444,16 +453,16 @@ impl Elements {
     }
 }
 
-/// Whether eight bytes have neither quotes nor letters nor brackets.
+/// How many bytes from a position on, in whole blocks, are neither quotes nor letters nor brackets.
 #[inline]
-fn is_flat(bytes: [u8; 8]) -> bool {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
-    let word = u64::from_ne_bytes(bytes);
-    let unquoted = word ^ u64::from_ne_bytes([b'"'; 8]);
-    let has_quote = unquoted.wrapping_sub(ONES) & !unquoted & HIGH != 0;
-    // Brackets and letters have one of the two highest bits.
-    word & (HIGH | HIGH >> 1) == 0 && !has_quote
+fn flat<const BLOCK: usize>(bytes: &[u8], at: usize) -> usize {
+    // Brackets and letters have one of the two highest bits. Without a branch, so that a block is looked at at once.
+    let others = |block: &[u8; BLOCK]| {
+        let add = |others, &byte: &u8| others | byte & 0xC0 | u8::from(byte == b'"');
+        block.iter().fold(0, add)
+    };
+    let (blocks, _) = bytes.get(at..).unwrap_or_default().as_chunks::<BLOCK>();
+    blocks.iter().take_while(|block| others(block) == 0).count() * BLOCK
 }
 
 /// The character of the escape `\uXXXX` at `at`, or of two that form a pair, and where it ends.

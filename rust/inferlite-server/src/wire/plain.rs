@@ -15,12 +15,13 @@ use crate::json::writer::{self, Cells, NotText};
 use crate::json::{Fault, Kind, Reader};
 
 /// Which model a request is for, and where the rest of it stands.
-#[derive(Debug, Clone, Default)]
-pub struct Head {
+#[derive(Debug, Clone)]
+pub struct Head<'b> {
     /// The model's name, which may be left out.
-    pub model: Option<String>,
+    pub model: Option<Cow<'b, str>>,
     /// A version or label, which may be left out; a number is written as text.
-    pub version: Option<String>,
+    pub version: Option<Cow<'b, str>>,
+    body: Reader<'b>,
     inputs: Option<usize>,
     outputs: Option<usize>,
     timeout: Option<usize>,
@@ -60,13 +61,20 @@ impl PlainRequest {
 }
 
 /// Reads which model the body of `POST /predict` is for, and hops over the rest, whose mistakes [`read`] finds.
-pub fn head(body: &[u8]) -> Result<Head, Refusal> {
+pub fn head(body: &[u8]) -> Result<Head<'_>, Refusal> {
     let mut reader = Reader::new(body)?;
-    let mut head = Head::default();
+    let mut head = Head {
+        model: None,
+        version: None,
+        body: reader.clone(),
+        inputs: None,
+        outputs: None,
+        timeout: None,
+    };
     let mut members = reader.object()?;
     while let Some(member) = members.next(&mut reader)? {
         match &*member {
-            "model" => set(&mut head.model, &mut reader, &member, text)?,
+            "model" => set(&mut head.model, &mut reader, &member, Reader::string)?,
             "version" => set(&mut head.version, &mut reader, &member, text_or_number)?,
             "inputs" => set(&mut head.inputs, &mut reader, &member, hopped)?,
             "outputs" => set(&mut head.outputs, &mut reader, &member, hopped)?,
@@ -79,11 +87,11 @@ pub fn head(body: &[u8]) -> Result<Head, Refusal> {
 }
 
 /// Reads a member, unless it is `null`; a refusal if it was there before.
-fn set<T>(
+fn set<'b, T>(
     place: &mut Option<T>,
-    reader: &mut Reader<'_>,
+    reader: &mut Reader<'b>,
     member: &str,
-    read: impl FnOnce(&mut Reader<'_>) -> Result<T, Fault>,
+    read: impl FnOnce(&mut Reader<'b>) -> Result<T, Fault>,
 ) -> Result<(), Refusal> {
     if place.is_some() {
         return Err(Refusal::bad_request(format!(
@@ -96,14 +104,10 @@ fn set<T>(
     Ok(())
 }
 
-fn text(reader: &mut Reader<'_>) -> Result<String, Fault> {
-    reader.string().map(Cow::into_owned)
-}
-
-fn text_or_number(reader: &mut Reader<'_>) -> Result<String, Fault> {
+fn text_or_number<'b>(reader: &mut Reader<'b>) -> Result<Cow<'b, str>, Fault> {
     match reader.kind()? {
-        Kind::Number => reader.number().map(|number: u64| number.to_string()),
-        _ => text(reader),
+        Kind::Number => reader.number().map(|number: u64| number.to_string().into()),
+        _ => reader.string(),
     }
 }
 
@@ -114,9 +118,9 @@ fn hopped(reader: &mut Reader<'_>) -> Result<usize, Fault> {
 }
 
 /// Reads the rest of the body of `POST /predict`, of which `head` is the beginning.
-pub fn read(body: &[u8], head: &Head, signature: &Signature, model: &str) -> Result<PlainRequest, Refusal> {
+pub fn read(head: &Head<'_>, signature: &Signature, model: &str) -> Result<PlainRequest, Refusal> {
     let context = context(signature, model);
-    let start = Reader::new(body)?;
+    let start = &head.body;
     let mut request = PlainRequest::new(Form::Columns);
     let inputs = head.inputs.ok_or_else(|| Refusal::missing("inputs"))?;
     read_columns(&context, &mut start.moved_to(inputs), &mut request.inputs)?;
@@ -149,7 +153,7 @@ pub fn read_tensorflow(body: &[u8], signature: &Signature, model: &str) -> Resul
     let mut members = reader.object()?;
     while let Some(member) = members.next(&mut reader)? {
         match &*member {
-            "signature_name" => set(&mut signature_name, &mut reader, &member, text)?,
+            "signature_name" => set(&mut signature_name, &mut reader, &member, Reader::string)?,
             "instances" => set(&mut rows, &mut reader, &member, hopped)?,
             "inputs" => set(&mut columns, &mut reader, &member, hopped)?,
             _ => reader.skip_value()?,
@@ -208,11 +212,11 @@ fn grid(reader: &Reader<'_>, target: &Target<'_>) -> Grid {
 fn feed(context: &Context<'_>, target: &Target<'_>, grid: Grid, inputs: &mut OwnedFeeds) -> Result<(), Refusal> {
     let shape = grid.shape();
     context.check_shape(target, &shape)?;
-    let text = listed(shape.iter().copied());
-    let value = grid.into_value(shape).ok_or_else(|| {
+    let value = grid.into_value(shape.clone()).ok_or_else(|| {
         context.refuse(&format!(
-            "input '{}' has another number of elements than its shape {text}",
-            target.name
+            "input '{}' has another number of elements than its shape {}",
+            target.name,
+            listed(shape.iter().copied())
         ))
     })?;
     inputs.push_value(target.index, value);

@@ -13,7 +13,7 @@ use crate::rows::nearness::is_near;
 use crate::rows::probe::EXTENTS;
 use crate::rows::watch::{self, Failure};
 use crate::rows::{Demand, Layout};
-use crate::runtime::{Call, Engine, Feed, Input};
+use crate::runtime::{Call, Engine, Feed, Input, Values};
 use crate::tensor::Value;
 
 /// Lengths from here on can be filled up.
@@ -62,7 +62,7 @@ struct Bench<'a> {
 struct Seen {
     feeds: Vec<Feed>,
     lengths: Lengths,
-    outputs: Vec<Value>,
+    outputs: Values,
     took: Duration,
 }
 
@@ -204,7 +204,7 @@ impl Bench<'_> {
         axes.collect::<Vec<_>>().join(" and ")
     }
 
-    fn outputs(&self, feeds: &[Feed], limit: Option<Duration>) -> std::result::Result<Vec<Value>, String> {
+    fn outputs(&self, feeds: &[Feed], limit: Option<Duration>) -> std::result::Result<Values, String> {
         let (engine, options) = (self.engine, self.demand.options);
         let work = move || {
             let fetches: Vec<usize> = (0..engine.signature().outputs.len()).collect();

@@ -10,7 +10,7 @@ fn numbers(numbers: &[f32]) -> Vec<u8> {
 
 fn predict(signature: &Signature, json: &str) -> Result<PlainRequest, Refusal> {
     let head = head(json.as_bytes())?;
-    read(json.as_bytes(), &head, signature, "m")
+    read(&head, signature, "m")
 }
 
 fn tensorflow(signature: &Signature, json: &str) -> Result<PlainRequest, Refusal> {
@@ -34,8 +34,8 @@ fn shapes_and_bytes(request: &PlainRequest) -> Vec<(Vec<i64>, Vec<u8>)> {
 
 #[test]
 fn the_head_says_which_model_is_meant() {
-    let of = |json: &str| head(json.as_bytes()).map(|head| (head.model, head.version));
-    let some = |text: &str| Some(text.to_owned());
+    let of = |json: &'static str| head(json.as_bytes()).map(|head| (head.model, head.version));
+    let some = |text: &'static str| Some(text.into());
     assert_eq!(of(r#"{"model":"m","inputs":[[1,2]]}"#), Ok((some("m"), None)));
     assert_eq!(
         of(r#"{"inputs":{"a":["]}\""]},"version":3,"model":"m"}"#),
@@ -289,11 +289,8 @@ proptest! {
             let mut body = json.as_bytes().to_vec();
             let at = at.index(body.len());
             body[at] = byte;
-            let other = br#"{"inputs":[]}"#;
             if let Ok(head) = head(&body) {
-                let _ = read(&body, &head, &two(), "m");
-                // A head of another body is a mistake of the caller's, and nothing worse.
-                let _ = read(other, &head, &two(), "m");
+                let _ = read(&head, &two(), "m");
             }
             let _ = read_tensorflow(&body, &two(), "m");
         }
