@@ -127,6 +127,19 @@ def test_outputs_go_where_they_are_told() -> None:
     both(make_models.identity("float"), steps)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda", "dml", "npu", "gpu", "webgpu", "cann", "xyz", "CPU", "", 1, None])
+def test_outputs_that_the_run_makes_lie_where_it_can_place_them(device: Any) -> None:
+    def steps(_: Any, session: Any) -> list[Any]:
+        binding = session.io_binding()
+        binding.bind_cpu_input("x", f32(1, 2, 3))
+        binding.bind_output("y", device)
+        session.run_with_iobinding(binding)
+        (output,) = binding.get_outputs()
+        return [output.device_name(), output.numpy()]
+
+    both(make_models.identity("float"), steps)
+
+
 def _attempt(name: str) -> Any:
     """One thing to do with a fresh binding."""
     x = f32(1, 2, 3)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from inferlite import _core
 from inferlite._element_types import STRING, number_of
-from inferlite.values import OrtValue, OrtValueVector, native, require_cpu
+from inferlite.values import OrtValue, OrtValueVector, native, require_cpu, require_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +102,8 @@ class IOBinding:
 
         Args:
             name: The output; whether there is one is seen at the run.
-            device_type: `cpu`.
+            device_type: `cpu`. Another device that onnxruntime knows is taken where the run makes the output, which then lies
+                in the memory of the CPU, as in onnxruntime without that device.
             device_id: Ignored.
             element_type: A dtype, or ONNX's number of the type, of what lies at the address.
             shape: Its shape.
@@ -110,13 +111,15 @@ class IOBinding:
 
         Raises:
             ValueError: There is an address, but no type or no shape.
-            RuntimeError: There is no such type, shape or device.
+            RuntimeError: There is no such type or shape, or the address is another device's.
+            Exception: There is no such device, as in onnxruntime.
         """
         del device_id
-        require_cpu(device_type)
         if buffer_ptr is None:
+            require_device(device_type)
             self._iobinding.bind_output(name)
             return
+        require_cpu(device_type)
         if element_type is None or shape is None:
             message = "`element_type` and `shape` are to be provided if pre-allocated memory is provided"
             raise ValueError(message)

@@ -32,16 +32,24 @@ def require_cpu(device_type: str) -> None:
         RuntimeError: The device is one of onnxruntime's.
         Exception: There is no such device, as in onnxruntime.
     """
-    if device_type == "cpu":
-        return
-    if device_type in _OTHER_DEVICES:
+    require_device(device_type)
+    if device_type != "cpu":
         message = (
             f"Can't allocate memory on the device `{device_type}`: inferlite's values lie in the memory of the CPU; "
             "use onnxruntime's own classes for other devices"
         )
         raise RuntimeError(message)
-    message = "Unsupported device type: " + device_type
-    raise Exception(message)  # noqa: TRY002 - the class that onnxruntime raises
+
+
+def require_device(device_type: str) -> None:
+    """Refuse what is no name of a device.
+
+    Raises:
+        Exception: There is no such device, as in onnxruntime.
+    """
+    if device_type != "cpu" and device_type not in _OTHER_DEVICES:
+        message = "Unsupported device type: " + device_type
+        raise Exception(message)  # noqa: TRY002 - the class that onnxruntime raises
 
 
 def incompatible(function: str) -> TypeError:
