@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -257,6 +258,19 @@ def test_many_processes_may_begin_at_once(tmp_path: Path, environment: dict[str,
     """
     child.run(code, environment, limit=100)
     assert len(_entries(tmp_path)) == 1
+
+
+def test_what_killed_processes_have_left_behind_goes_after_an_hour(tmp_path: Path) -> None:
+    old, new, *others = (
+        tmp_path / name for name in (f".{'0a' * 16}.123.0", f".{'0b' * 16}.123.0", ".git", f".{'0c' * 16}.x.0")
+    )
+    now = time.time()
+    for path in (old, new, *others):
+        path.write_bytes(b"half of a graph")
+        os.utime(path, (now, now - (3500 if path == new else 3700)))
+    inferlite.InferenceSession(MODEL, optimized_cache=tmp_path)
+    left = {path for path in tmp_path.iterdir() if path.name.startswith(".")}
+    assert left == {new, *others}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

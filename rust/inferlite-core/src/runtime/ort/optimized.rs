@@ -8,6 +8,7 @@ use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use foldhash::quality::FixedState;
 
@@ -21,6 +22,9 @@ use crate::graph::graph_name;
 
 const MAGIC: &[u8; 8] = b"inferopt";
 const SEAL: usize = 8 + 32 + 8;
+
+/// The digits of a file's name.
+const NAME: usize = 32;
 
 /// Configuration entries that say nothing about how a model is loaded, or that the runtime applies to an optimized graph
 /// as well, by how their keys begin. With any other one, models are optimized each time.
@@ -76,7 +80,7 @@ impl Optimized {
         hasher.update(&fingerprint.check().ok()?);
         hasher.update(processor().as_bytes());
         let key = *hasher.finalize().as_bytes();
-        let name = blake3::Hash::from_bytes(key).to_hex()[..32].to_owned();
+        let name = blake3::Hash::from_bytes(key).to_hex()[..NAME].to_owned();
         Some(Self {
             folder,
             name,
@@ -223,8 +227,35 @@ impl Draft {
         let path = folder.join(format!(".{name}.{}.{number}", std::process::id()));
         // What a process of the same number left behind is of no use to anyone.
         let _ = fs::remove_file(&path);
+        remove_left_behind(folder);
         File::create_new(&path).ok()?;
         Some(Self { path })
+    }
+}
+
+/// Removes the drafts of processes that were killed: those that have not been written to for a long time.
+fn remove_left_behind(folder: &Path) {
+    const LONG: Duration = Duration::from_secs(60 * 60);
+    let is_draft = |name: &str| {
+        let mut parts = name.split('.');
+        let is_number = |part: Option<&str>| part.is_some_and(|part| part.parse::<u32>().is_ok());
+        parts.next() == Some("")
+            && parts
+                .next()
+                .is_some_and(|name| name.len() == NAME && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            && is_number(parts.next())
+            && is_number(parts.next())
+            && parts.next().is_none()
+    };
+    let Ok(files) = fs::read_dir(folder) else { return };
+    for file in files.flatten() {
+        let is_old = || {
+            let written = file.metadata().and_then(|about| about.modified()).ok()?;
+            Some(written.elapsed().ok()? > LONG)
+        };
+        if file.file_name().to_str().is_some_and(is_draft) && is_old() == Some(true) {
+            let _ = fs::remove_file(file.path());
+        }
     }
 }
 
