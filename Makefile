@@ -133,7 +133,8 @@ rust-test: $(VENV)/.packages ## The Rust tests, those of schedules, and the exam
 
 .PHONY: soak
 soak: $(INSTALLED) $(VENV)/.packages-test ## The tests that press for SOAK_SECONDS each, or until SOAK_REQUESTS are answered
-	INFERLITE_SOAK_SECONDS=$(SOAK_SECONDS) INFERLITE_SOAK_REQUESTS=$(SOAK_REQUESTS) $(BIN)/pytest -m soak $(SOAK_TESTS) $(PYTEST_ARGS)
+	INFERLITE_SOAK_SECONDS=$(SOAK_SECONDS) INFERLITE_SOAK_REQUESTS=$(SOAK_REQUESTS) $(BIN)/pytest -m soak \
+		-o faulthandler_timeout=$$(($(SOAK_SECONDS) + 300)) $(SOAK_TESTS) $(PYTEST_ARGS)
 
 .PHONY: test-floor
 test-floor: ## The tests against the oldest onnxruntime that is supported

@@ -98,7 +98,7 @@ assert last - settled < 8_000_000, marks
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(SECONDS + 120)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
 @pytest.mark.parametrize("watch", [None, 0.1])
 @pytest.mark.parametrize(
