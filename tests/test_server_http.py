@@ -90,6 +90,20 @@ def test_inputs_that_contradict_each_other_are_the_clients_mistake(repository: P
     assert json.loads(reply[2]) == {"outputs": [[11, 22], [31, 42]]}
 
 
+def test_a_version_counts_without_the_name_of_the_only_model(tmp_path: Path, native_backend: str) -> None:
+    assert native_backend
+    for version in (1, 2):
+        graph = f"times (float[n] x) => (float[n] y) <float factor = {{{version}}}> {{ y = Mul(x, factor) }}"
+        served.add(tmp_path, "times", graph, version=version, settings='versions = "all"\n')
+    with inferlite.Server(tmp_path) as server:
+        for version, factor in ((None, 2), (1, 1), ("2", 2)):
+            body = {"inputs": [5]} | ({} if version is None else {"version": version})
+            assert json.loads(served.ask(server.url, "POST", "/predict", body)[2]) == {"outputs": [5 * factor]}
+        wanted = served.error(served.ask(server.url, "POST", "/predict", {"model": "times", "version": 9, "inputs": [5]}))
+        assert wanted[0] == 404
+        assert served.error(served.ask(server.url, "POST", "/predict", {"version": 9, "inputs": [5]})) == wanted
+
+
 def test_a_failure_of_the_model_stays_one(repository: Path, server: inferlite.Server) -> None:
     served.add(
         repository,

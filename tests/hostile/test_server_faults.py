@@ -466,7 +466,9 @@ def test_a_model_that_never_returns_frees_its_client_at_the_deadline(server: inf
     status, text = served.error(reply)
     assert status == 504
     assert text
-    served.until(lambda: _pending(server.url) == 0, "the run has ended")
+    served.until(lambda: _pending(server.url) == 0, "the request has ended")
+    overdue = 'inferlite_overdue_runs{model="counted",version="1"}'
+    served.until(lambda: _gauge(server.url, overdue) == 0, "the run has ended")
     assert served.double(server.url) == DOUBLED
 
 

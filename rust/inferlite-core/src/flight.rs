@@ -406,12 +406,16 @@ impl Drop for Seat {
             return;
         }
         state.is_deserted = true;
-        let (claims, wakers) = (state.claims.take(), std::mem::take(&mut state.wakers));
+        let claims = state.claims.take();
+        // Those who only wanted to know when it ends still do.
+        let is_bell = |waker: &Waker| matches!(waker, Waker::Once(_));
+        let (bells, audiences) = std::mem::take(&mut state.wakers).into_iter().partition(is_bell);
+        state.wakers = bells;
         drop(state);
         if let Some(claims) = claims {
             claims.give_up();
         }
-        drop(wakers);
+        drop::<Vec<Waker>>(audiences);
     }
 }
 

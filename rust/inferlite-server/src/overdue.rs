@@ -73,6 +73,86 @@ impl Overdue<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use actix_web::rt::System;
+    use inferlite_core::batch::Terms;
+    use inferlite_core::cache::Missed;
+    use inferlite_core::runtime::{Engine, Outputs, Signature};
+    use inferlite_core::{Call, Model, Result};
+    use std::sync::mpsc::{Receiver, channel};
+
+    /// Does not return until it is told to, whatever else it is told.
+    #[derive(Debug)]
+    struct Stubborn {
+        signature: Signature,
+        may_return: Mutex<Receiver<()>>,
+    }
+
+    impl Engine for Stubborn {
+        fn signature(&self) -> &Signature {
+            &self.signature
+        }
+
+        fn run(&self, _call: &Call<'_>) -> Result<Outputs<'_>> {
+            let may_return = self.may_return.lock().expect("no panic");
+            may_return.recv().expect("the test says so");
+            Ok(Outputs::default())
+        }
+
+        fn is_straight_line(&self) -> bool {
+            false
+        }
+
+        fn name(&self) -> &'static str {
+            "stubborn"
+        }
+    }
+
+    #[test]
+    fn a_run_that_goes_on_is_counted_until_it_ends_and_told_of_once() {
+        let (lets_go, may_return) = channel();
+        let engine = Stubborn {
+            signature: Signature {
+                inputs: Vec::new(),
+                required: 0,
+                outputs: Vec::new(),
+            },
+            may_return: Mutex::new(may_return),
+        };
+        let model = Arc::new(Model::new("stubborn".to_owned(), Box::new(engine), None));
+        let call = Call {
+            feeds: &[],
+            fetches: &[],
+            options: None,
+        };
+        let (counts, notices) = (Arc::<Counts>::default(), Notices::default());
+        let overdue = Overdue {
+            model: "m",
+            version: "3",
+            counts: &counts,
+            notices: &notices,
+        };
+        System::new().block_on(async {
+            tokio::time::pause();
+            let ticket = model
+                .begin(&call, Missed::Skipped, Terms::default())
+                .expect("there is a thread");
+            overdue.watch(ticket.bell());
+            drop(ticket);
+            assert_eq!(counts.overdue(), 1);
+            tokio::time::sleep(PATIENCE.saturating_sub(Duration::from_millis(1))).await;
+            assert!(notices.take().is_empty());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let told = "a run of version 3 of model `m` has not ended 10 s after the time of its caller was over";
+            assert_eq!(notices.take(), [told]);
+            assert_eq!(counts.overdue(), 1);
+            lets_go.send(()).expect("it waits");
+            while counts.overdue() > 0 {
+                std::thread::yield_now();
+            }
+            tokio::time::sleep(2 * PATIENCE).await;
+            assert!(notices.take().is_empty());
+        });
+    }
 
     #[test]
     fn the_newest_notices_are_kept_until_they_are_taken() {

@@ -128,9 +128,10 @@ async fn answer(request: &HttpRequest, unread: &mut Unread, state: &State) -> Re
             let repository = state.repository.clone();
             let read = move || {
                 let head = plain::head(&body)?;
+                let version = head.version.as_deref();
                 let served = match &head.model {
-                    Some(model) => repository.find(model, head.version.as_deref())?,
-                    None => repository.only()?,
+                    Some(model) => repository.find(model, version)?,
+                    None => repository.only(version)?,
                 };
                 let asked = plain::read(&head, served.model.signature(), &served.name);
                 Ok::<_, Failure>((served, asked))
@@ -258,12 +259,20 @@ async fn body(request: &HttpRequest, unread: &mut Unread, state: &State) -> Resu
     };
     let read = within(limits.body_time, whole(payload, limit)).await;
     let read = read.ok_or_else(|| Failure::new(408, format!("the body did not come within {:?}", limits.body_time)))?;
-    let read = read.map_err(|error| Failure::new(400, format!("the body cannot be read: {error}")))?;
+    let read = read.map_err(|error| Failure::new(400, format!("the body cannot be read: {}", reason(&error))))?;
     let body = read.ok_or_else(too_large)?;
     unread.0 = None;
     let Some(coding) = coding else { return Ok(body) };
     let unpacked = apart_if(body.len() > LARGE_PACKED, move || coding.unpack(&body, limit)).await?;
     unpacked?.map(web::Bytes::from).ok_or_else(too_large)
+}
+
+/// Why a body cannot be read, in words for whoever has sent it.
+fn reason(error: &PayloadError) -> String {
+    match error {
+        PayloadError::Incomplete(_) => "it ends too early, or its chunks are malformed".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// What comes of a future within a time; `None` if that is not enough.

@@ -173,12 +173,12 @@ impl Repository {
         found.ok_or_else(|| self.why_not(name, version_or_label))
     }
 
-    /// What serves requests that name no model, where just one model is served.
-    pub fn only(&self) -> Result<Arc<Served>, NotFound> {
+    /// The same for requests that name no model, where just one model is served.
+    pub fn only(&self, version_or_label: Option<&str>) -> Result<Arc<Served>, NotFound> {
         let serving = self.serving();
         let mut names = serving.keys();
         if let (Some(name), None) = (names.next(), names.next()) {
-            return self.find(name, None);
+            return self.find(name, version_or_label);
         }
         let mut served: Vec<String> = serving.keys().map(ToString::to_string).collect();
         served.sort_unstable();

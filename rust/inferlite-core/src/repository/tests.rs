@@ -133,15 +133,19 @@ fn a_request_finds_versions_and_labels() {
 #[test]
 fn the_only_model_needs_no_name() {
     let stage = Stage::with(&[]);
-    let only = |stage: &Stage| match stage.repository.only() {
+    let only_version = |stage: &Stage, version| match stage.repository.only(version) {
         Ok(served) => served.model.name().to_owned(),
         Err(error) => error.to_string(),
     };
+    let only = |stage: &Stage| only_version(stage, None);
     assert!(stage.repository.is_ready());
     assert_eq!(only(&stage), "no model is served");
     stage.put(ONE.0, ONE.1);
     stage.settle();
     assert_eq!(only(&stage), "good 1");
+    assert_eq!(only_version(&stage, Some("1")), "good 1");
+    let missing = stage.repository.find("m", Some("9")).expect_err("it is not there");
+    assert_eq!(only_version(&stage, Some("9")), missing.to_string());
     stage.put("n.onnx", "good n");
     stage.settle();
     assert_eq!(only(&stage), "name one of the 2 models that are served: `m`, `n`");

@@ -86,7 +86,7 @@ impl<T: Element, F: Fn(&mut Reader<'_>) -> Result<T, Fault>> Sink for Numbers<'_
                 reader.position();
             }
             if count == *self.room {
-                return Err(Fault::TooMany);
+                return Err(too_many(reader));
             }
             self.buffer.push((self.read)(reader)?);
             count += 1;
@@ -286,6 +286,12 @@ fn walk(extents: &mut Extents, reader: &mut Reader<'_>, base: usize, sink: &mut 
             extents.set(base + open.len(), count)?;
         }
     }
+}
+
+/// The fault of a further element, if there is one.
+#[cold]
+fn too_many(reader: &mut Reader<'_>) -> Fault {
+    reader.kind().err().unwrap_or(Fault::TooMany)
 }
 
 /// An array in place of an element makes its row ragged, which says more than its type.

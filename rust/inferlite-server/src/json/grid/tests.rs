@@ -105,6 +105,16 @@ fn no_more_elements_are_read_than_wanted() {
         assert_eq!(read(3), Ok(3));
         assert_eq!(read(usize::MAX), Ok(3));
     }
+    // A comma announces no element where none follows.
+    let mut grid = Grid::new(Dtype::Float32, 2, 2, 6);
+    let read = grid.read(&mut Reader::new(b"[1,2,]").unwrap(), 0);
+    assert_eq!(
+        read,
+        Err(Fault::Malformed {
+            what: "Invalid value.",
+            at: 5
+        })
+    );
 }
 
 #[test]
