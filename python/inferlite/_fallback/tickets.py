@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, TimeoutError as FutureTimeoutError
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, TimeoutError as FutureTimeoutError, wait
 from typing import TYPE_CHECKING, Any, Final
 
 from inferlite import _checks as checks
@@ -13,6 +13,9 @@ from inferlite._fallback.threads import available_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+PATIENCE: Final = 0.05
+"""Seconds after which a thread that waits looks up."""
 
 MAX_QUEUE: Final = 10_000
 """How many calls may wait for a thread."""
@@ -71,7 +74,11 @@ class Ticket:
             DeadlineExceededError: It did not come in time.
         """
         try:
-            return self._future.result(self.remaining())
+            # In pieces: Ctrl-C that comes just before such a wait ends it no sooner than the time does.
+            while (left := self.remaining()) is None or left > 0:
+                if wait((self._future,), PATIENCE if left is None else min(left, PATIENCE)).done:
+                    break
+            return self._future.result(0)
         except (FutureTimeoutError, CancelledError):
             if self._future.done() and not self._future.cancelled():
                 raise
