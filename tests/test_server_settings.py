@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
+import os
+import re
+import socket
 import threading
 from typing import TYPE_CHECKING
 
@@ -115,6 +120,67 @@ def test_a_cache_that_cannot_be_reached_is_done_without(folder: Path, tmp_path: 
     served.add(folder, "double", served.DOUBLE, settings=settings)
     with inferlite.Server(folder, watch=None) as server:
         assert [served.double(server.url) for _ in range(3)] == [DOUBLED] * 3
+
+
+def test_a_cache_that_cannot_be_reached_is_told_and_counted(folder: Path) -> None:
+    with socket.socket() as taken:
+        # Bound and not listening: nobody answers here, and nobody else gets the port.
+        taken.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        settings = f'[cache]\nshared = "redis://me:hidden@{place}/3"\nsecret = "{SECRET}"\nshared_timeout = 5\n'
+        served.add(folder, "double", served.DOUBLE, settings=settings)
+        served.add(folder, "other", served.DOUBLE, settings='cache = "1MB"\n')
+        with inferlite.Server(folder, watch=None) as server:
+            assert shared_figures(server.url) == {"hits": 0, "misses": 0, "errors": 0, "paused": 0}
+            assert server.notices() == []
+            # An answer that is kept here is not asked for there.
+            for number in range(5):
+                assert served.double(server.url, first=number) == [2.0 * number, *DOUBLED[1:]]
+            assert shared_figures(server.url) == {"hits": 0, "misses": 0, "errors": 3, "paused": 1}
+            (notice,) = server.notices()
+            assert server.notices() == []
+            assert 'model="other"' not in shared_lines(server.url)
+            assert "shared_cache" not in served.get(server.url, "/v2/models/other/stats")["model_stats"][0]
+    assert notice == (
+        f"the shared cache at `{place}` of version 1 of model `double` cannot be used, and answers are computed here "
+        f"until it can: {os.strerror(errno.ECONNREFUSED)} (os error {errno.ECONNREFUSED})"
+    )
+
+
+def test_a_cache_that_comes_back_is_told_too(folder: Path, cache_server: CacheServer) -> None:
+    served.add(folder, "double", served.DOUBLE, settings=sharing(cache_server, f'"{SECRET}"'))
+    numbers = itertools.count()
+    with inferlite.Server(folder, watch=None) as server:
+
+        def is_paused() -> bool:
+            served.double(server.url, first=next(numbers))
+            return shared_figures(server.url)["paused"] == 1
+
+        assert not is_paused()
+        cache_server.kill()
+        served.until(is_paused, "the server is given up")
+        assert [" cannot be used, " in notice for notice in server.notices()] == [True]
+        cache_server.start()
+        served.until(lambda: not is_paused(), "the server is asked again")
+        name = f"the shared cache at `{cache_server.path}` of version 1 of model `double`"
+        assert server.notices() == [f"{name} can be used again"]
+        assert server.notices() == []
+
+
+def shared_lines(url: str) -> str:
+    """What `/metrics` has about shared caches."""
+    lines = served.ask(url, "GET", "/metrics")[2].decode().splitlines()
+    return "\n".join(line for line in lines if line.startswith("inferlite_cache_shared_"))
+
+
+def shared_figures(url: str) -> dict[str, int]:
+    """What is counted of the shared cache of the model `double`, by `/metrics`, and by its statistics too."""
+    pattern = r'^inferlite_cache_shared_(\w+)\{model="double",version="1"\} (\d+)$'
+    found = re.findall(pattern, shared_lines(url), flags=re.MULTILINE)
+    figures = {name.removesuffix("_total"): int(count) for name, count in found}
+    (stats,) = served.get(url, "/v2/models/double/stats")["model_stats"]
+    assert stats["shared_cache"] == figures
+    return figures
 
 
 def test_a_secret_that_is_not_there_is_told_with_its_place(folder: Path, cache_server: CacheServer) -> None:

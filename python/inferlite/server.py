@@ -219,7 +219,10 @@ class Server:
         return [ServedModel(*entry) for entry in self._native.index()]
 
     def notices(self) -> list[str]:
-        """What has gone wrong without failing a call of this class, such as runs that do not end; each is told once."""
+        """What has gone wrong without failing a call of this class; each is told once.
+
+        Runs that do not end, and shared caches that cannot be used or can be used again.
+        """
         return list(self._native.notices())
 
     def load(self, name: str) -> None:

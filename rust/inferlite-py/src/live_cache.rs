@@ -221,6 +221,7 @@ pub(crate) fn latency(py: Python<'_>, summary: LatencySummary) -> PyResult<Bound
 pub(crate) fn summary<'py>(py: Python<'py>, model: &Model) -> PyResult<Option<Bound<'py, PyTuple>>> {
     let Some(cache) = model.cache() else { return Ok(None) };
     let (summary, shared, limits) = detach(py, || (cache.summary(), cache.shared_summary(), cache.limits()));
+    let shared = shared.unwrap_or_default();
     let hit_latency = latency(py, cache.hit_latency())?;
     let max_entries = Some(limits.max_entries).filter(|&entries| entries != usize::MAX);
     let figures = [

@@ -179,10 +179,17 @@ fn statistics(figures: &Figures) -> String {
             format!("{{\"batch_size\":{size},\"compute_infer\":{count}}}")
         })
         .collect();
+    // Triton has no such member, and its clients pass it over.
+    let shared = figures.shared.map_or_else(String::new, |shared| {
+        format!(
+            ",\"shared_cache\":{{\"hits\":{},\"misses\":{},\"errors\":{},\"paused\":{}}}",
+            shared.hits, shared.misses, shared.errors, shared.is_open
+        )
+    });
     format!(
         "{{\"name\":{},\"version\":\"{}\",\"last_inference\":{},\"inference_count\":{},\"execution_count\":{},\
          \"inference_stats\":{{\"success\":{},\"fail\":{},\"queue\":{},\"compute_input\":{},\"compute_infer\":{},\
-         \"compute_output\":{},\"cache_hit\":{},\"cache_miss\":{}}},\"batch_stats\":[{}]}}",
+         \"compute_output\":{},\"cache_hit\":{},\"cache_miss\":{}}},\"batch_stats\":[{}]{shared}}}",
         writer::quoted(&figures.model),
         figures.version,
         figures.counts.last(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inferlite_core::batch::BatchSummary;
-use inferlite_core::cache::{CacheSummary, PredictionCache};
+use inferlite_core::cache::{CacheSummary, PredictionCache, SharedSummary};
 use inferlite_core::repository::Served;
 use inferlite_core::stats::LatencySummary;
 
@@ -29,6 +29,8 @@ pub(crate) struct Figures {
     pub(crate) pending: u64,
     pub(crate) overdue: u64,
     pub(crate) cache: Option<CacheSummary>,
+    /// Of the server behind the cache, where answers are shared.
+    pub(crate) shared: Option<SharedSummary>,
     pub(crate) batch: Option<BatchSummary>,
 }
 
@@ -59,6 +61,7 @@ impl Figures {
             pending: counts.pending(),
             overdue: counts.overdue(),
             cache: model.cache().map(PredictionCache::summary),
+            shared: model.cache().and_then(PredictionCache::shared_summary),
             batch,
             counts,
         }

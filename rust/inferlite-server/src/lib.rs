@@ -22,6 +22,7 @@ mod keys;
 mod limits;
 mod openapi;
 mod overdue;
+mod pauses;
 mod prometheus;
 mod routes;
 mod server;

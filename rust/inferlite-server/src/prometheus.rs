@@ -25,7 +25,7 @@ fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-const FAMILIES: [Family; 15] = [
+const FAMILIES: [Family; 19] = [
     Family {
         name: "nv_inference_request_success",
         kind: "counter",
@@ -109,6 +109,30 @@ const FAMILIES: [Family; 15] = [
         kind: "counter",
         help: "Answers that made room for others",
         of: |figures| figures.cache.as_ref().map(|cache| cache.evictions),
+    },
+    Family {
+        name: "inferlite_cache_shared_hits_total",
+        kind: "counter",
+        help: "Answers that the server of a shared cache had",
+        of: |figures| figures.shared.map(|shared| shared.hits),
+    },
+    Family {
+        name: "inferlite_cache_shared_misses_total",
+        kind: "counter",
+        help: "Questions that the server of a shared cache had no answer to",
+        of: |figures| figures.shared.map(|shared| shared.misses),
+    },
+    Family {
+        name: "inferlite_cache_shared_errors_total",
+        kind: "counter",
+        help: "Failures of the server of a shared cache",
+        of: |figures| figures.shared.map(|shared| shared.errors),
+    },
+    Family {
+        name: "inferlite_cache_shared_paused",
+        kind: "gauge",
+        help: "Whether the server of a shared cache is left alone since it fails",
+        of: |figures| figures.shared.map(|shared| u64::from(shared.is_open)),
     },
     Family {
         name: "inferlite_batch_retries_total",

@@ -139,7 +139,7 @@ impl Server {
     /// What its owner should know and has not been told yet.
     #[must_use]
     pub fn take_notices(&self) -> Vec<String> {
-        self.state.notices.take()
+        self.state.take_notices()
     }
 
     /// Takes no more connections, waits for the requests under way for as long as the settings say, and ends.

@@ -15,6 +15,7 @@ use crate::figures::Figures;
 use crate::keys::Keys;
 use crate::limits::{Crowd, Guest, Limits};
 use crate::overdue::{Notices, Overdue};
+use crate::pauses::{Pauses, Seen};
 use crate::server::ServerSettings;
 use crate::status::Failure;
 
@@ -27,6 +28,7 @@ pub(crate) struct State {
     pub(crate) keys: Keys,
     pub(crate) crowd: Crowd,
     pub(crate) notices: Notices,
+    pauses: Pauses,
     /// By name and version: they outlive a version that is loaded anew.
     counts: RwLock<HashMap<Arc<str>, CountsByVersion>>,
     access_log: Option<AccessLog>,
@@ -45,6 +47,7 @@ impl State {
             keys: settings.keys,
             crowd: Crowd::default(),
             notices: Notices::default(),
+            pauses: Pauses::default(),
             counts: RwLock::default(),
             access_log,
             is_draining: AtomicBool::new(false),
@@ -95,6 +98,16 @@ impl State {
             counts,
             notices: &self.notices,
         }
+    }
+
+    /// What the server's owner should know and has not been told yet.
+    pub(crate) fn take_notices(&self) -> Vec<String> {
+        let models = self.repository.models();
+        let served = models.iter().flat_map(|listed| &listed.versions);
+        let seen: Vec<Seen> = served.filter_map(|served| Seen::of(served)).collect();
+        let mut notices = self.notices.take();
+        notices.extend(self.pauses.news(&seen));
+        notices
     }
 
     pub(crate) fn figures_of(&self, served: &Served) -> Figures {

@@ -205,12 +205,16 @@ impl PredictionCache {
         self.shared.as_ref()?.problem()
     }
 
-    /// What the second tier has counted.
+    /// How the second tier failed, if that is why it is left alone now.
     #[must_use]
-    pub fn shared_summary(&self) -> SharedSummary {
-        self.shared
-            .as_ref()
-            .map_or_else(SharedSummary::default, Shared::summary)
+    pub fn pause_of_shared(&self) -> Option<String> {
+        self.shared.as_ref()?.pause()
+    }
+
+    /// What the second tier has counted, if there is one.
+    #[must_use]
+    pub fn shared_summary(&self) -> Option<SharedSummary> {
+        self.shared.as_ref().map(Shared::summary)
     }
 
     /// What the second tier calls a call.

@@ -63,6 +63,8 @@ pub(super) struct Shared {
     key_key: [u8; 32],
     seal_key: [u8; 32],
     breaker: Mutex<Breaker>,
+    /// How the server failed last.
+    failure: Mutex<String>,
     idle: Mutex<Vec<Connection>>,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -81,6 +83,7 @@ impl Shared {
             key_key: portable.shared_key(),
             seal_key: portable.shared_seal(),
             breaker: Mutex::default(),
+            failure: Mutex::default(),
             idle: Mutex::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -159,11 +162,16 @@ impl Shared {
                 locked(&self.breaker).succeeded();
                 return None;
             }
-            Err(error) if is_timeout(&error) => format!("no answer within {:?}", self.server.timeout),
-            Err(error) => error.to_string(),
+            Err(error) => self.words_of(&error),
         };
-        self.failed();
+        self.failed(problem.clone());
         Some(problem)
+    }
+
+    /// How the server failed, if that is why it is left alone now.
+    pub(super) fn pause(&self) -> Option<String> {
+        let is_open = locked(&self.breaker).is_open();
+        is_open.then(|| locked(&self.failure).clone())
     }
 
     pub(super) fn summary(&self) -> SharedSummary {
@@ -197,8 +205,17 @@ impl Shared {
         (reader.0.is_empty() && outputs_asked_for(words) == Some(count)).then_some(values)
     }
 
-    fn failed(&self) {
+    fn words_of(&self, error: &io::Error) -> String {
+        if is_timeout(error) {
+            return format!("no answer within {:?}", self.server.timeout);
+        }
+        error.to_string()
+    }
+
+    fn failed(&self, how: String) {
         self.errors.fetch_add(1, Ordering::Relaxed);
+        // Before the breaker opens, so that whoever sees it open finds the reason.
+        *locked(&self.failure) = how;
         locked(&self.breaker).failed(self.clock.now());
     }
 
@@ -207,9 +224,12 @@ impl Shared {
         if !locked(&self.breaker).allows(self.clock.now()) {
             return None;
         }
-        let Ok(replies) = self.exchange(commands) else {
-            self.failed();
-            return None;
+        let replies = match self.exchange(commands) {
+            Ok(replies) => replies,
+            Err(error) => {
+                self.failed(self.words_of(&error));
+                return None;
+            }
         };
         let refusal = replies.iter().find_map(|reply| match reply {
             Reply::Refusal(words) => Some(words),
@@ -225,7 +245,7 @@ impl Shared {
                 self.errors.fetch_add(1, Ordering::Relaxed);
                 locked(&self.breaker).succeeded();
             }
-            Some(_) => self.failed(),
+            Some(words) => self.failed(words.clone()),
         }
         None
     }
@@ -268,4 +288,63 @@ impl Shared {
 fn is_timeout(error: &io::Error) -> bool {
     // Sockets say that a wait would block where their own time limit is over.
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+    use std::{env, fs, process, thread};
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_fails_is_left_alone_with_the_reason_until_it_answers() {
+        let path = env::temp_dir().join(format!("inferlite-shared-{}.sock", process::id()));
+        let server = Server {
+            address: Address::Unix(path.clone()),
+            user: None,
+            password: None,
+            database: 0,
+            timeout: Duration::from_secs(30),
+        };
+        let (clock, hand) = Clock::held();
+        let shared = Shared::new(server, &Portable::new([1; 32], None), clock);
+        let question = [0, 1];
+        for _ in 0..2 {
+            assert!(shared.get(&question).is_none());
+            assert_eq!(shared.pause(), None);
+        }
+        for _ in 0..2 {
+            assert!(shared.get(&question).is_none());
+            assert_eq!(
+                shared.pause().as_deref(),
+                Some("No such file or directory (os error 2)")
+            );
+        }
+        let failed = SharedSummary {
+            errors: 3,
+            is_open: true,
+            ..SharedSummary::default()
+        };
+        assert_eq!(shared.summary(), failed);
+        let listener = UnixListener::bind(&path).unwrap();
+        let answering = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = [0; 1024];
+            assert!(stream.read(&mut asked).unwrap() > 0);
+            stream.write_all(b"$-1\r\n:-2\r\n").unwrap();
+        });
+        hand.advance(Duration::from_millis(500));
+        assert!(shared.get(&question).is_none());
+        answering.join().unwrap();
+        assert_eq!(shared.pause(), None);
+        let mended = SharedSummary {
+            misses: 1,
+            errors: 3,
+            ..SharedSummary::default()
+        };
+        assert_eq!(shared.summary(), mended);
+        fs::remove_file(&path).unwrap();
+    }
 }

@@ -33,6 +33,17 @@ impl fmt::Debug for SharedPlace {
     }
 }
 
+/// Says where it is, and not how to enter.
+impl fmt::Display for SharedPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Named(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Host::Named(host, port) => write!(f, "{host}:{port}"),
+            Host::Socket(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
 impl SharedPlace {
     /// What a URL says; messages never show a password.
     pub(super) fn read(url: &str) -> Result<Self, String> {
@@ -222,7 +233,18 @@ mod tests {
             assert!(reason.starts_with(start), "{url}: {reason}");
             assert!(!reason.contains("pw"));
         }
-        let place = SharedPlace::read("redis://u:pw@h").expect("it is right");
-        assert!(!format!("{place:?}").contains("pw"));
+    }
+
+    #[test]
+    fn it_says_where_it_is_and_not_how_to_enter() {
+        for (url, said) in [
+            ("redis://u:pw@h", "h:6379"),
+            ("redis://:pw@[::1]:2/3", "[::1]:2"),
+            ("unix:///a.sock?user=u&pass=pw&db=3", "/a.sock"),
+        ] {
+            let place = SharedPlace::read(url).expect("it is right");
+            assert_eq!(place.to_string(), said);
+            assert!(!format!("{place:?}").contains("pw"));
+        }
     }
 }
