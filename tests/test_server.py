@@ -49,6 +49,9 @@ class _StandIn:
     def index(self) -> list[tuple[str, str | None, str, str | None]]:
         return self.entries
 
+    def look_around(self) -> None:
+        self.asked.append(("look_around", ""))
+
     def notices(self) -> list[str]:
         return ["a run does not end"]
 
@@ -444,6 +447,23 @@ def test_what_cannot_be_served_for_its_name_or_place_is_in_the_index(repository:
             ),
         },
     ]
+
+
+def test_a_folder_that_is_not_watched_is_looked_at_for_the_index(repository: Path) -> None:
+    with inferlite.Server(repository, watch=None) as server:
+
+        def listed() -> list[str]:
+            return [entry["name"] for entry in json.loads(served.ask(server.url, "POST", "/v2/repository/index")[2])]
+
+        assert listed() == ["digits", "double"]
+        (repository / "a b").mkdir()
+        served.add(repository, "later", served.DOUBLE)
+        assert [model.name for model in server.index(anew=False)] == ["digits", "double"]
+        # What could be served is not loaded, and so not listed, before somebody asks for it.
+        assert listed() == ["a b", "digits", "double"]
+        server.load("later")
+        (repository / "a b").rmdir()
+        assert [model.name for model in server.index()] == ["digits", "double", "later"]
 
 
 @pytest.mark.parametrize("batching", ["", "batching = false\n"])

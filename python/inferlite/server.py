@@ -214,14 +214,21 @@ class Server:
             pause.wait(min(POLL, left))
         return True
 
-    def index(self) -> list[ServedModel]:
-        """Every version that is served, was to be served, or still answers requests that came before."""
+    def index(self, *, anew: bool = True) -> list[ServedModel]:
+        """Every version that is served, was to be served, or still answers requests that came before.
+
+        Args:
+            anew: Whether to look at a folder that is not watched for what in it cannot be served for its name or place;
+                nothing is loaded.
+        """
+        if anew:
+            self._native.look_around()
         return [ServedModel(*entry) for entry in self._native.index()]
 
     def notices(self) -> list[str]:
         """What has gone wrong without failing a call of this class; each is told once.
 
-        Runs that do not end, and shared caches that cannot be used or can be used again.
+        Runs that do not end, shared caches that cannot be used, and folders that do not answer.
         """
         return list(self._native.notices())
 

@@ -202,7 +202,8 @@ def _wait_for_models(server: Server, signals: StopSignals, terminal: Terminal) -
     with terminal.waiting("looking for models") as show:
         while not signals.wait(LOOK):
             # In this order, or what came last would not be told.
-            is_ready, index = server.is_ready(), server.index()
+            is_ready, index = server.is_ready(), server.index(anew=False)
+            _warn(server)
             if terminal.has_progress:
                 show(_progress(index))
             else:
@@ -215,13 +216,18 @@ def _wait_for_models(server: Server, signals: StopSignals, terminal: Terminal) -
 
 def _tell_changes(server: Server, signals: StopSignals) -> None:
     """Say what comes, goes or fails, until a signal has come."""
-    told = server.index()
+    # With --no-watch nobody wants the folder to be looked at all the time.
+    told = server.index(anew=False)
     while not signals.wait(GLANCE):
-        index = server.index()
+        index = server.index(anew=False)
         _tell(index, told)
         told = index
-        for notice in server.notices():
-            _note(f"warning: {notice}")
+        _warn(server)
+
+
+def _warn(server: Server) -> None:
+    for notice in server.notices():
+        _note(f"warning: {notice}")
 
 
 def _tell(index: Iterable[ServedModel], told: Sequence[ServedModel]) -> None:

@@ -41,6 +41,7 @@ struct Given {
 pub(crate) struct PyServer {
     repository: Arc<Repository>,
     server: Mutex<Option<Server>>,
+    is_watched: bool,
     address: (String, u16),
 }
 
@@ -49,6 +50,7 @@ impl PyServer {
     #[new]
     fn new(py: Python<'_>, repository: PathBuf, settings: Given) -> Result<Self, PyCoreError> {
         let settings = settings.read()?;
+        let is_watched = settings.watch.is_some();
         let started = detach(py, || {
             let opener = OnnxOpener::new(threads::available());
             let repository = Repository::new(
@@ -65,6 +67,7 @@ impl PyServer {
         let address = server.address();
         Ok(Self {
             repository,
+            is_watched,
             address: (address.ip().to_string(), address.port()),
             server: Mutex::new(Some(server)),
         })
@@ -79,6 +82,13 @@ impl PyServer {
     /// Whether all models that were there at the start are loaded, or have failed.
     fn is_ready(&self) -> bool {
         self.repository.has_started()
+    }
+
+    /// Looks at the folder where nobody else does, for what the index says of it; nothing is loaded.
+    fn look_around(&self, py: Python<'_>) {
+        if !self.is_watched {
+            detach(py, || self.repository.look_around());
+        }
     }
 
     /// Every version that is known: the model's name, the version, its state, and why it is in that state.

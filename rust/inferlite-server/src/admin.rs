@@ -1,7 +1,7 @@
 //! Everything that is asked about models and done with them, but for inference.
 
 use inferlite_core::ErrorKind;
-use inferlite_core::repository::{Served, VersionState};
+use inferlite_core::repository::{IndexEntry, Served, VersionState};
 use std::sync::Arc;
 
 use crate::figures::Figures;
@@ -73,7 +73,7 @@ pub(crate) async fn answer(route: Route<'_>, body: &[u8], state: &State) -> Resu
         Route::AllStatistics => write_statistics(&mut json, &state.figures()),
         Route::Index => {
             let is_ready_only = index_asks_for_ready(body)?;
-            let index = state.repository.index();
+            let index = index(state).await;
             let shown = index
                 .iter()
                 .filter(|entry| !is_ready_only || entry.state == VersionState::Ready);
@@ -100,6 +100,16 @@ pub(crate) async fn answer(route: Route<'_>, body: &[u8], state: &State) -> Resu
 fn versions(state: &State, served: &Arc<Served>) -> Vec<Arc<Served>> {
     let listed = state.repository.model(&served.name);
     listed.map_or_else(|| vec![served.clone()], |listed| listed.versions)
+}
+
+/// What there is, with a look at the folder where nobody else looks.
+async fn index(state: &State) -> Vec<IndexEntry> {
+    if !state.is_watched {
+        let repository = state.repository.clone();
+        // Without a thread for it, what was seen last has to do.
+        let _ = actix_web::web::block(move || repository.look_around()).await;
+    }
+    state.repository.index()
 }
 
 /// Does something to the repository on a thread that may wait for it.

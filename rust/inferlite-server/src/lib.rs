@@ -20,6 +20,7 @@ mod infer;
 mod json;
 mod keys;
 mod limits;
+mod looks;
 mod openapi;
 mod overdue;
 mod pauses;

@@ -14,6 +14,7 @@ use crate::counts::{self, Counts};
 use crate::figures::Figures;
 use crate::keys::Keys;
 use crate::limits::{Crowd, Guest, Limits};
+use crate::looks::Looks;
 use crate::overdue::{Notices, Overdue};
 use crate::pauses::{Pauses, Seen};
 use crate::server::ServerSettings;
@@ -29,6 +30,9 @@ pub(crate) struct State {
     pub(crate) crowd: Crowd,
     pub(crate) notices: Notices,
     pauses: Pauses,
+    looks: Looks,
+    /// Whether somebody looks at the repository's folder from time to time.
+    pub(crate) is_watched: bool,
     /// By name and version: they outlive a version that is loaded anew.
     counts: RwLock<HashMap<Arc<str>, CountsByVersion>>,
     access_log: Option<AccessLog>,
@@ -48,6 +52,8 @@ impl State {
             crowd: Crowd::default(),
             notices: Notices::default(),
             pauses: Pauses::default(),
+            looks: Looks::default(),
+            is_watched: settings.watch.is_some(),
             counts: RwLock::default(),
             access_log,
             is_draining: AtomicBool::new(false),
@@ -107,6 +113,7 @@ impl State {
         let seen: Vec<Seen> = served.filter_map(|served| Seen::of(served)).collect();
         let mut notices = self.notices.take();
         notices.extend(self.pauses.news(&seen));
+        notices.extend(self.looks.news(self.repository.looked_at()));
         notices
     }
 

@@ -132,8 +132,10 @@ pub fn version_of(text: &str) -> Option<u64> {
     u64::try_from(version).ok().filter(|&version| version > 0)
 }
 
-/// Looks through a folder; an error where the folder itself cannot be read.
-pub fn scan(root: &Path) -> io::Result<Found> {
+/// Looks through a folder, and says before whatever of it is touched next, since a file system may never answer; an
+/// error where the folder itself cannot be read.
+pub fn scan(root: &Path, at: &dyn Fn(&Path)) -> io::Result<Found> {
+    at(root);
     let real_root = fs::canonicalize(root)?;
     let mut found = Found::default();
     let mut names: Vec<PathBuf> = Vec::new();
@@ -141,8 +143,12 @@ pub fn scan(root: &Path) -> io::Result<Found> {
         names.push(entry?.path());
     }
     // Folders come first, so that a file of the same name finds the place taken, whatever order the system has.
-    names.sort_by_cached_key(|path| (!path.is_dir(), path.clone()));
+    names.sort_by_cached_key(|path| {
+        at(path);
+        (!path.is_dir(), path.clone())
+    });
     for path in names {
+        at(&path);
         look_at(&real_root, path, &mut found);
     }
     for model in found.models.values() {

@@ -97,6 +97,10 @@ pub struct Repository {
     serving: RwLock<Arc<Serving>>,
     /// What is known; never locked while a model is opened, or a lock of a model is waited for.
     state: Mutex<State>,
+    /// Held by whoever looks through the folder.
+    looking: Mutex<()>,
+    /// What of the folder is being touched now, and since when.
+    looked_at: Mutex<Option<(PathBuf, Duration)>>,
     instances: AtomicU64,
 }
 
@@ -148,6 +152,8 @@ impl Repository {
             clock,
             serving: RwLock::default(),
             state: Mutex::default(),
+            looking: Mutex::default(),
+            looked_at: Mutex::default(),
             instances: AtomicU64::new(0),
         }))
     }

@@ -1,6 +1,8 @@
 //! What is to be done about the models of a folder, one task for each, for whoever has threads to do it.
 
-use std::sync::{Arc, Mutex, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use super::Repository;
 use super::layout::{self, Found, FoundModel};
@@ -166,9 +168,44 @@ impl Repository {
         }
     }
 
-    /// Looks through the folder, and says what is new about its being readable and about what is refused in it.
+    /// Has the index say what is refused in the folder now, and whether the folder can be read; nothing is loaded.
+    ///
+    /// For a folder that nobody watches. Where somebody is looking already, which may never end, this is left to them.
+    pub fn look_around(&self) {
+        let held = match self.looking.try_lock() {
+            Ok(held) => held,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if !self.state().is_closed {
+            // What it says is in the index.
+            let _ = self.look_through(&|_| ());
+        }
+        drop(held);
+    }
+
+    /// What of the folder is being looked at, and for how long by now: more than a moment means that its file system does
+    /// not answer.
+    #[must_use]
+    pub fn looked_at(&self) -> Option<(PathBuf, Duration)> {
+        let (path, since) = self.place().clone()?;
+        Some((path, self.clock.now().saturating_sub(since)))
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<(PathBuf, Duration)>> {
+        self.looked_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn look(&self, progress: &dyn Fn(Event)) -> Result<Found, String> {
-        let found = layout::scan(&self.root).map_err(|error| self.unreadable(&error));
+        let _held = hold(&self.looking);
+        self.look_through(progress)
+    }
+
+    /// Looks through the folder, and says what is new about its being readable and about what is refused in it.
+    fn look_through(&self, progress: &dyn Fn(Event)) -> Result<Found, String> {
+        let at = |path: &Path| *self.place() = Some((path.to_owned(), self.clock.now()));
+        let found = layout::scan(&self.root, &at).map_err(|error| self.unreadable(&error));
+        *self.place() = None;
         let mut state = self.state();
         let serves = state.records.values().any(|record| record.lineup.serves());
         let found = found.and_then(|found| {

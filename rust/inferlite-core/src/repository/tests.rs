@@ -878,6 +878,45 @@ fn to_load_a_model_does_not_wait_and_says_what_fails() {
 }
 
 #[test]
+fn who_looks_around_learns_what_is_refused_and_loads_nothing() {
+    let stage = Stage::with(&[ONE]);
+    stage.put("a b/model.onnx", "good");
+    stage.put("n/model.onnx", "good");
+    assert_eq!(stage.index(), ["m 1 READY"]);
+    stage.repository.look_around();
+    let refused = "a b - UNAVAILABLE ROOT/a b: `a b` can be no model's name, which must be of at most 200 letters, \
+                   digits, `_`, `-` and `.`, and begin with no `.`: rename it";
+    assert_eq!(stage.index(), [refused, "m 1 READY"]);
+    assert_eq!(stage.opened(), ["good 1"]);
+    stage.remove("a b");
+    stage.remove("n");
+    // Somebody else is at it, and may never come back.
+    let held = stage.repository.looking.lock().expect("no panic");
+    stage.repository.look_around();
+    assert_eq!(stage.index().len(), 2);
+    drop(held);
+    stage.repository.look_around();
+    assert_eq!(stage.index(), ["m 1 READY"]);
+    stage.remove("m");
+    stage.repository.look_around();
+    let lost =
+        "m 1 READY the repository `ROOT` holds no model any more, so that what serves goes on: unload what is to go";
+    assert_eq!(stage.index(), [lost]);
+}
+
+#[test]
+fn how_long_one_path_is_being_looked_at_is_known() {
+    let stage = Stage::with(&[ONE]);
+    assert_eq!(stage.repository.looked_at(), None);
+    let path = stage.folder.path().join("m");
+    *stage.repository.looked_at.lock().expect("no panic") = Some((path.clone(), stage.repository.clock.now()));
+    stage.hand.advance(Duration::from_secs(3));
+    assert_eq!(stage.repository.looked_at(), Some((path, Duration::from_secs(3))));
+    stage.scan();
+    assert_eq!(stage.repository.looked_at(), None);
+}
+
+#[test]
 fn a_closed_repository_serves_and_loads_nothing() {
     let stage = Stage::with(&[ONE]);
     let held = stage.repository.find("m", None).expect("it serves");

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::fs::File;
 
 use super::*;
@@ -6,7 +7,7 @@ use crate::repository::scripted::Folder;
 /// What is found, a line for each model, version and thing refused.
 fn found(folder: &Folder) -> Vec<String> {
     let root = folder.path().display().to_string();
-    let found = scan(folder.path()).expect("it is there");
+    let found = scan(folder.path(), &|_| ()).expect("it is there");
     let mut lines = Vec::new();
     for (name, model) in &found.models {
         let settings = if model.settings.is_some() { " with settings" } else { "" };
@@ -33,6 +34,20 @@ fn of(files: &[&str]) -> Folder {
         folder.put(file, "");
     }
     folder
+}
+
+#[test]
+fn whoever_waits_for_a_look_knows_what_it_is_at() {
+    let folder = of(&["a/1/model.onnx", "b.onnx"]);
+    let seen = RefCell::new(Vec::new());
+    scan(folder.path(), &|path| seen.borrow_mut().push(path.to_owned())).expect("it is there");
+    let mut seen = seen.into_inner();
+    assert_eq!(seen.remove(0), folder.path());
+    // Each is touched twice: to see whether it is a folder, in any order, and to see what is in it.
+    let (a, b) = (folder.path().join("a"), folder.path().join("b.onnx"));
+    assert_eq!(seen[2..], [a.clone(), b.clone()]);
+    seen[..2].sort();
+    assert_eq!(seen[..2], [a, b]);
 }
 
 #[test]
@@ -118,7 +133,12 @@ fn folders_with_numbers_for_names_are_models_like_others() {
         found(&folder),
         ["5", "5 1: model.onnx w", "5 2: model.onnx", "7", "7 1: 7.onnx"]
     );
-    assert_eq!(scan(&inner).expect("it is there").models["model"].versions.len(), 1);
+    assert_eq!(
+        scan(&inner, &|_| ()).expect("it is there").models["model"]
+            .versions
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -181,7 +201,7 @@ fn hidden_and_temporary_entries_are_not_there() {
 #[test]
 fn one_model_is_found_as_all_are() {
     let folder = of(&["a/1/model.onnx", "b.onnx", "b.onnx.data"]);
-    let all = scan(folder.path()).expect("it is there").models;
+    let all = scan(folder.path(), &|_| ()).expect("it is there").models;
     for name in ["a", "b"] {
         let one = scan_model(folder.path(), name).expect("it is there");
         assert_eq!(one.as_ref(), all.get(name));
