@@ -274,6 +274,13 @@ def test_an_address_that_cannot_be_had_is_named(
     assert caught.value.errno == number
 
 
+def test_a_failure_without_a_number_is_told_without_one(native: type[_StandIn], tmp_path: Path) -> None:
+    native.refusal = OSError("the server panicked: It does not say why")
+    with pytest.raises(OSError, match="panicked") as caught:
+        inferlite.Server(tmp_path)
+    assert str(caught.value) == "cannot listen on 127.0.0.1:0: the server panicked: it does not say why"
+
+
 # Where it is
 
 
@@ -346,6 +353,19 @@ def test_changes_are_passed_on_by_name(native: type[_StandIn], tmp_path: Path) -
             with pytest.raises(TypeError, match=r"^`name` must be the name of a model, not 1$"):
                 change(1)  # type: ignore[arg-type]
     assert native.made[0].asked == [("load", "a"), ("unload", "b"), ("rollback", "c")]
+
+
+def test_it_stops_where_no_thread_is_to_be_had(
+    native: type[_StandIn], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError
+
+    server = inferlite.Server(tmp_path)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    server.stop()
+    assert native.made[0].stops == 1
+    assert repr(server).endswith(", stopped>")
 
 
 def test_a_server_that_nobody_holds_ends(native: type[_StandIn], tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ class Server:
             # The class that belongs to the number, such as PermissionError, is made by this one.
             reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
             message = f"cannot listen on {show_address(host, port)}: {reason}"
-            raise OSError(error.errno, message) from error
+            raise (OSError(error.errno, message) if error.errno else OSError(message)) from error
         # A server that nobody holds any more ends, and at the latest with the interpreter.
         self._finalizer = weakref.finalize(self, self._native.stop)
         if wait:
@@ -266,7 +266,11 @@ class Server:
         """
         # Signals are for the main thread, which must not be in native code for as long as that takes.
         stopping = threading.Thread(target=self._native.stop, name="inferlite-stop", daemon=True)
-        stopping.start()
+        try:
+            stopping.start()
+        except RuntimeError:
+            # There is no thread to be had.
+            self._native.stop()
         while stopping.is_alive():
             stopping.join(PATIENCE)
         self._finalizer.detach()

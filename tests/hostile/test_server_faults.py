@@ -521,6 +521,47 @@ def test_a_limit_on_memory_leaves_other_models_alone(repository: Path, native_en
     assert child.run(code, native_environment, limit=90) == "went on\n"
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="becomes a user without other threads")
+def test_without_room_for_threads_it_does_not_start_and_leaves_none(
+    tmp_path: Path, native_environment: dict[str, str]
+) -> None:
+    code = f"""
+    import os, resource
+    import inferlite, served
+    def threads():
+        return len(os.listdir("/proc/self/task"))
+    def start():
+        return inferlite.Server(".", workers=2, watch=None, access_log="text", wait=False)
+    os.chdir({str(tmp_path)!r})
+    os.chmod(".", 0o755)
+    before = threads()
+    # What is imported late may not be readable for the other user.
+    with start() as server:
+        served.get(server.url, "/v2/health/live")
+    served.until(lambda: threads() == before, "the first server has ended")
+    # Root's threads are not limited; this user has no other ones.
+    os.setuid(20_000 + os.getpid() % 40_000)
+    refused = []
+    for most in range(before, before + 20):
+        resource.setrlimit(resource.RLIMIT_NPROC, (most, before + 20))
+        try:
+            server = start()
+        except OSError as error:
+            refused.append(str(error))
+            served.until(lambda: threads() == before, "no thread is left")
+        else:
+            with server:
+                served.get(server.url, "/v2/health/live")
+            served.until(lambda: threads() == before, "the last server has ended")
+            break
+    print(*refused, sep="\\n")
+    """
+    refused = child.run(code, native_environment).splitlines()
+    assert all("resource temporarily unavailable" in text for text in refused), refused
+    # One for each thread: the log's, the server's, two workers', the one that accepts, the models'.
+    assert len(refused) == 6
+
+
 # Folders and disks that fail
 
 

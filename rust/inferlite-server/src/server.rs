@@ -1,8 +1,13 @@
 //! The server as its owner sees it: started, asked, stopped.
 
+use std::any::Any;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::task::Poll;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -94,9 +99,18 @@ impl Server {
         let state = Arc::new(State::new(repository, settings)?);
         let (handles, handle) = mpsc::sync_channel(1);
         let served = state.clone();
-        let workers = Builder::new()
-            .name("inferlite-server".to_owned())
-            .spawn(move || System::new().block_on(run(listener, served, count, drain_time, &handles)))?;
+        let workers = Builder::new().name("inferlite-server".to_owned()).spawn(move || {
+            let system = System::new();
+            let serve = || system.block_on(run(listener, served, count, drain_time, &handles));
+            let ended =
+                catch_unwind(AssertUnwindSafe(serve)).unwrap_or_else(|panic| Err(io::Error::other(text_of(&*panic))));
+            if ended.is_err() {
+                // Workers whose threads were made before one could not be wait for nothing but this.
+                System::current().stop();
+                let _ = system.run();
+            }
+            ended
+        })?;
         let Ok(handle) = handle.recv() else {
             let ended = workers
                 .join()
@@ -198,8 +212,21 @@ async fn run(
     .disable_signals()
     .listen(listener)?
     .run();
-    let _ = handles.send(server.handle());
+    let handle = server.handle();
+    let mut server = pin!(server);
+    // Its threads are made when it is polled first: whoever gets the handle has a server that answers.
+    if let Poll::Ready(ended) = poll_fn(|context| Poll::Ready(server.as_mut().poll(context))).await {
+        return ended;
+    }
+    let _ = handles.send(handle);
     server.await
+}
+
+/// What a panic says, as where the thread of a worker cannot be made.
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("the server panicked: {}", text.unwrap_or("it does not say why"))
 }
 
 /// Whether a client says in which codings it takes replies.
