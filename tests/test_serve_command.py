@@ -26,7 +26,8 @@ import child
 import served
 from command import refuse, succeed
 from inferlite import demo
-from inferlite.cli import lineup, trial
+from inferlite.cli import lineup, serve, trial
+from inferlite.server import ServedModel
 from shell_server import ShellServer
 
 if TYPE_CHECKING:
@@ -74,26 +75,13 @@ def test_help_teaches_how_a_repository_looks_and_how_to_ask() -> None:
         assert line in text
 
 
-@pytest.mark.parametrize("make", ["nothing", "file", "empty", "hidden", "other files", "folder without a model"])
-def test_a_folder_without_a_model_is_told_how_one_looks(make: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", ["nothing", "file"])
+def test_what_is_no_folder_is_told_how_a_repository_looks(make: str, tmp_path: Path) -> None:
     path = tmp_path / "models"
-    reason = "holds no model"
-    if make == "nothing":
-        reason = "does not exist"
-    elif make == "file":
+    reason = "does not exist"
+    if make == "file":
         path.touch()
         reason = "is a file, not a folder"
-    else:
-        path.mkdir()
-        if make == "hidden":
-            (path / ".m.onnx").touch()
-        elif make == "other files":
-            (path / "model.onnx.tmp").touch()
-            (path / "README.md").touch()
-        elif make == "folder without a model":
-            (path / "m" / "x").mkdir(parents=True)
-            (path / "m" / "1").mkdir()
-            (path / "m" / "other.onnx").touch()
     assert refuse("serve", path) == (1, f"error: repository `{path}` {reason}: {LAYOUT}")
 
 
@@ -117,17 +105,25 @@ def test_a_folder_without_a_model_is_told_how_one_looks(make: str, tmp_path: Pat
         (
             ["--max-body", "many"],
             (
-                "`max_body`: `many` is no size: write a number and one of B, KB, MB, GB, TB, KiB, MiB, GiB, TiB, "
+                "`--max-body`: `many` is no size: write a number and one of B, KB, MB, GB, TB, KiB, MiB, GiB, TiB, "
                 'such as "256MB"'
             ),
         ),
         (
             ["--key", "sec ret"],
-            "`keys` holds a key that no header can carry: take letters, digits and signs of ASCII, no blanks",
+            "`--key` holds a key that no header can carry: take letters, digits and signs of ASCII, no blanks",
+        ),
+        (
+            ["--admin-key", ""],
+            "`--admin-key` holds a key that is empty: take letters, digits and signs of ASCII, no blanks",
+        ),
+        (
+            ["--drain-timeout", "1e9"],
+            "`--drain-timeout` must be from 0 to 86400 seconds, not 1000000000.0",
         ),
         (
             ["--access-log-path", "log"],
-            '`access_log_path` is given, but nothing is logged: pass `access_log="text"` or `"json"`',
+            "`--access-log-path` is given, but nothing is logged: pass `--access-log text` or `json`",
         ),
     ],
 )
@@ -191,7 +187,7 @@ def test_a_table_shows_what_is_served(repository: Path, native_environment: dict
             "auto",
         ]
         assert cells["double"] == ["double", "1", "READY", "x FP32 [?, 4]", "y FP32 [?, 4]", "off", "off"]
-        assert cells["broken"][2] == "UNAVAILABLE"
+        assert cells["broken"] == ["broken", "1", "UNAVAILABLE"]
         assert lines[4].startswith("broken version 1: ")
         assert server.url.startswith("http://127.0.0.1:")
         code, err = server.end()
@@ -203,6 +199,83 @@ def test_a_table_shows_what_is_served(repository: Path, native_environment: dict
     ]
     assert any(line.startswith("failed: broken version 1: ") for line in told)
     assert told[-1] == "SIGTERM: requests under way may end, no more are taken; Ctrl-C ends it at once"
+
+
+@pytest.mark.parametrize("make", ["empty", "hidden", "other files"])
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_a_folder_without_a_model_is_served_and_filled(
+    make: str, is_watched: bool, tmp_path: Path, native_environment: dict[str, str]
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    if make == "hidden":
+        (folder / ".m.onnx").touch()
+    elif make == "other files":
+        (folder / "model.onnx.tmp").touch()
+        (folder / "README.md").touch()
+    arguments = () if is_watched else ("--no-watch",)
+    then = (
+        "the folder is watched, and each model is served as it comes"
+        if is_watched
+        else "the folder is not watched: `POST /v2/repository/models/NAME/load` loads a model that has come"
+    )
+    with ShellServer(folder, *arguments, environment=native_environment) as server:
+        assert server.shown.splitlines() == [
+            f"repository `{folder}` holds no model yet; {then}",
+            LAYOUT,
+            "",
+            f"url: {server.url}",
+        ]
+        assert served.ask(server.url, "GET", "/v2/health/ready")[0] == 200
+        served.add(folder, "double", served.DOUBLE)
+        if not is_watched:
+            assert served.ask(server.url, "POST", "/v2/repository/models/double/load")[0] == 200
+        assert server.process.stderr is not None
+        assert server.process.stderr.readline() == b"loaded: double version 1\n"
+        assert served.double(server.url) == [3.0, 4.0, 6.0, 8.0]
+
+
+def test_what_only_waits_to_be_loaded_has_not_failed(tmp_path: Path, native_environment: dict[str, str]) -> None:
+    names = [f"double{number}" for number in range(12)]
+    for name in names:
+        served.add(tmp_path / "models", name, served.DOUBLE)
+    with ShellServer(tmp_path / "models", environment=native_environment) as server:
+        _, err = server.end()
+    assert sorted(err.splitlines()[:-1]) == sorted(f"loaded: {name} version 1" for name in names)
+
+
+def test_what_somebody_has_asked_for_is_no_failure(tmp_path: Path, native_environment: dict[str, str]) -> None:
+    folder = tmp_path / "models"
+    served.add(folder, "double", served.DOUBLE)
+    with ShellServer(folder, "--no-watch", environment=native_environment) as server:
+        assert server.process.stderr is not None
+        assert server.process.stderr.readline() == b"loaded: double version 1\n"
+
+        def change(what: str, *lines: str) -> None:
+            assert served.ask(server.url, "POST", f"/v2/repository/models/double/{what}")[0] == 200
+            assert server.process.stderr is not None
+            told = [server.process.stderr.readline().decode() for _ in lines]
+            assert told == [f"{line}\n" for line in lines]
+
+        served.add(folder, "double", served.TRIPLE, version=2)
+        change("load", "loaded: double version 2")
+        change("unload", "unloaded: double")
+        change("load", "loaded: double version 2")
+        change("rollback", "loaded: double version 1", "rolled back: double version 2")
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("it waits to be loaded", ""),
+        ("it was rolled back", "rolled back: m version 1\n"),
+        ("it was unloaded", "unloaded: m version 1\n"),
+        ("it is no model", "failed: m version 1: it is no model\n"),
+    ],
+)
+def test_only_failures_are_told_as_such(reason: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    serve._tell([ServedModel("m", "1", "UNAVAILABLE", reason)], [])
+    assert capsys.readouterr().err == told
 
 
 def test_changes_are_told_as_they_come(repository: Path, native_environment: dict[str, str]) -> None:

@@ -199,7 +199,7 @@ def test_what_is_given_is_handed_over(native: type[_StandIn], tmp_path: Path) ->
         (
             {"admin_keys": [""]},
             ValueError,
-            "`admin_keys` holds a key that no header can carry: take letters, digits and signs of ASCII, no blanks",
+            "`admin_keys` holds a key that is empty: take letters, digits and signs of ASCII, no blanks",
         ),
         ({"insecure": 1}, TypeError, "`insecure` must be True or False, not 1"),
         ({"wait": "yes"}, TypeError, "`wait` must be True or False, not 'yes'"),

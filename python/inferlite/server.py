@@ -389,7 +389,10 @@ def _read_keys(name: str, keys: object) -> list[str]:
         if not isinstance(key, str):
             message = f"`{name}` must hold text, not {type(key).__name__}"
             raise TypeError(message)
-        if not key or not key.isascii() or not key.isprintable() or " " in key:
+        if not key:
+            message = f"`{name}` holds a key that is empty: take letters, digits and signs of ASCII, no blanks"
+            raise ValueError(message)
+        if not key.isascii() or not key.isprintable() or " " in key:
             message = (
                 f"`{name}` holds a key that no header can carry: take letters, digits and signs of ASCII, no blanks"
             )

@@ -8,6 +8,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from inferlite.cli.serve import LAYOUT
 from inferlite.cli.terminal import show_kind
 from inferlite.cli.trial import curl_line
 
@@ -25,7 +26,7 @@ SHOWN_TENSORS: Final = 3
 """Inputs or outputs that a line of the table has room for."""
 
 
-def show_lineup(terminal: Terminal, server: Server, repository: Path, key: str | None) -> None:
+def show_lineup(terminal: Terminal, server: Server, repository: Path, key: str | None, *, is_watched: bool) -> None:
     """Show a table of the models, why those fail that do, and a request to try.
 
     Args:
@@ -33,6 +34,7 @@ def show_lineup(terminal: Terminal, server: Server, repository: Path, key: str |
         server: Who is asked.
         repository: Its folder, in which the settings of the models lie.
         key: One that the server takes, if it wants any.
+        is_watched: Whether models are loaded as they come.
     """
     index = server.index()
     metadata = _ask_about(server, index, key)
@@ -43,12 +45,21 @@ def show_lineup(terminal: Terminal, server: Server, repository: Path, key: str |
             model.state,
             _tensors(about, "inputs"),
             _tensors(about, "outputs"),
-            *_settings(repository / model.name / "model.toml"),
+            # How a version is served that is not served would be a riddle.
+            *(("", "") if model.state == "UNAVAILABLE" else _settings(repository / model.name / "model.toml")),
         ]
         for model, about in zip(index, metadata, strict=True)
     ]
     if rows:
         terminal.table(["model", "version", "state", "inputs", "outputs", "cache", "batching"], rows)
+    else:
+        then = (
+            "the folder is watched, and each model is served as it comes"
+            if is_watched
+            else "the folder is not watched: `POST /v2/repository/models/NAME/load` loads a model that has come"
+        )
+        terminal.line(f"repository `{repository}` holds no model yet; {then}", style="yellow")
+        terminal.line(LAYOUT)
     for model in index:
         if model.reason is not None:
             name = model.name if model.version is None else f"{model.name} version {model.version}"

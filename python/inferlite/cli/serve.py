@@ -5,7 +5,7 @@ Only what listening needs is imported before the server has begun to load: rich,
 
 from __future__ import annotations
 
-import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -32,6 +32,12 @@ LOOK: Final = 0.005
 
 GLANCE: Final = 1.0
 """The same, once all of it is."""
+
+MEANT: Final = {"it waits to be loaded": None, "it was rolled back": "rolled back", "it was unloaded": "unloaded"}
+"""Reasons of the index that are no failures, and what is told of them, if anything."""
+
+OPTIONS: Final = {"keys": "key", "admin_keys": "admin-key"}
+"""Options whose name is not that of the argument of `Server`."""
 
 Repository = Annotated[
     Path, typer.Argument(metavar="REPOSITORY", help="The folder that holds the models.", show_default=False)
@@ -159,7 +165,7 @@ def serve(
     with StopSignals() as signals:
         server = _start(repository, arguments)
         try:
-            _run(server, repository, signals, next(iter(key or admin_key or ()), None))
+            _run(server, repository, signals, next(iter(key or admin_key or ()), None), is_watched=watch)
         finally:
             server.stop()
     if signals.received == signal.SIGINT:
@@ -170,7 +176,7 @@ def _start(repository: Path, arguments: dict[str, Any]) -> Server:
     try:
         return Server(repository, wait=False, **arguments)
     except ValueError as error:
-        raise WrongUsageError(str(error)) from error
+        raise WrongUsageError(_in_options(str(error))) from error
     except ModelLoadError as error:
         raise RefusedError(str(error)) from error
     except OSError as error:
@@ -181,14 +187,29 @@ def _start(repository: Path, arguments: dict[str, Any]) -> Server:
         raise AddressError(error.strerror or str(error)) from error
 
 
-def _run(server: Server, repository: Path, signals: StopSignals, key: str | None) -> None:
+def _in_options(message: str) -> str:
+    """Say what is wrong with an argument of `Server`, by which the message begins, in the words of a shell.
+
+    Example:
+        >>> _in_options("`max_body`: `keys` is no size"), _in_options("`keys` holds an empty key")
+        ('`--max-body`: `keys` is no size', '`--key` holds an empty key')
+    """
+
+    def option(name: re.Match[str]) -> str:
+        return f"`--{OPTIONS.get(name[1]) or name[1].replace('_', '-')}`"
+
+    named = re.sub(r"\A`(\w+)`", option, message)
+    return named.replace('`access_log="text"` or `"json"`', "`--access-log text` or `json`")
+
+
+def _run(server: Server, repository: Path, signals: StopSignals, key: str | None, *, is_watched: bool) -> None:
     """Show what is loaded and how to ask for it, then wait for a signal."""
     from inferlite.cli.lineup import show_lineup  # noqa: PLC0415 - while models are being loaded
     from inferlite.cli.terminal import Terminal  # noqa: PLC0415 - likewise
 
     terminal = Terminal()
     if _wait_for_models(server, signals, terminal):
-        show_lineup(terminal, server, repository, key)
+        show_lineup(terminal, server, repository, key, is_watched=is_watched)
         # Whoever reads a pipe waits for this, and it is the last for a long time.
         sys.stdout.flush()
         _tell_changes(server, signals)
@@ -237,7 +258,10 @@ def _tell(index: Iterable[ServedModel], told: Sequence[ServedModel]) -> None:
         known = before.get((model.name, model.version))
         if model == known:
             continue
-        if model.reason is not None and model.state in {"UNAVAILABLE", "READY"}:
+        if model.state == "UNAVAILABLE" and model.reason in MEANT:
+            if (what := MEANT[model.reason]) is not None:
+                _note(f"{what}: {name}")
+        elif model.reason is not None and model.state in {"UNAVAILABLE", "READY"}:
             _note(f"{'failed' if model.state == 'UNAVAILABLE' else 'warning'}: {name}: {model.reason}")
         elif model.state == "READY":
             is_mended = known is not None and known.state == "READY"
@@ -255,39 +279,16 @@ def _note(text: str) -> None:
 
 
 def _check_repository(path: Path) -> None:
-    """Refuse what holds no model, and say what one looks like.
+    """Refuse what is no folder, and say what one looks like.
 
     Raises:
-        RefusedError: It is no folder, or nothing in it could be a model.
+        RefusedError: There is none.
     """
     try:
         if path.is_dir():
-            with os.scandir(path) as entries:
-                if any(_may_hold_a_model(entry) for entry in entries):
-                    return
-            reason = "holds no model"
-        elif path.exists():
-            reason = "is a file, not a folder"
-        else:
-            reason = "does not exist"
+            return
+        reason = "is a file, not a folder" if path.exists() else "does not exist"
     except (OSError, ValueError) as error:
         reason = f"cannot be read: {error}"
     message = f"repository `{path}` {reason}: {LAYOUT}"
     raise RefusedError(message)
-
-
-def _may_hold_a_model(entry: os.DirEntry[str]) -> bool:
-    if entry.name.startswith("."):
-        return False
-    if not entry.is_dir():
-        return entry.name.endswith(".onnx")
-    try:
-        with os.scandir(entry.path) as parts:
-            inside = list(parts)
-    except OSError:
-        # Why it cannot be read is for the server to say, beside the models that can.
-        return True
-    return any(
-        part.name == "model.onnx" or (part.name.isdecimal() and Path(part.path, "model.onnx").exists())
-        for part in inside
-    )
