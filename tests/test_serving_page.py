@@ -67,6 +67,24 @@ def test_the_commands_print_what_they_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("native_backend")
+def test_the_readmes_request_gets_the_reply_that_it_shows(tmp_path: Path) -> None:
+    demand_curl()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    ((command, reply),) = re.findall(r"^\$ (curl .*)\n(.*)$", text, flags=re.MULTILINE)
+    served.replace(tmp_path / "digits.onnx", demo.MODEL_PATH.read_bytes())
+    with inferlite.Server(tmp_path) as server:
+        done = subprocess.run(
+            ["/bin/bash", "-c", command.replace(ADDRESS, server.url)],
+            capture_output=True,
+            text=True,
+            timeout=served.PATIENCE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [reply]
+
+
+@pytest.mark.usefixtures("native_backend")
 def test_the_python_example_prints_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
