@@ -506,6 +506,15 @@ def test_an_empty_repository_is_served_and_filled(tmp_path: Path, native_backend
         assert served.double(server.url) == [3.0, 4.0, 6.0, 8.0]
 
 
+def test_what_a_stopped_server_served_is_told_with_the_reason(repository: Path) -> None:
+    with inferlite.Server(repository) as server:
+        names = sorted({model.name for model in server.index()})
+    assert names
+    assert server.index() == [
+        inferlite.ServedModel(name, None, "UNAVAILABLE", "the repository is closed") for name in names
+    ]
+
+
 def test_a_repository_of_failures_alone_does_not_keep_anybody_waiting(tmp_path: Path, native_backend: str) -> None:
     assert native_backend
     served.add(tmp_path, "broken", b"this is no model")

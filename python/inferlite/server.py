@@ -217,6 +217,8 @@ class Server:
     def index(self, *, anew: bool = True) -> list[ServedModel]:
         """Every version that is served, was to be served, or still answers requests that came before.
 
+        None for an empty folder. Once the server has stopped, models that served are `UNAVAILABLE`, without a version.
+
         Args:
             anew: Whether to look at a folder that is not watched for what in it cannot be served for its name or place;
                 nothing is loaded.

@@ -52,11 +52,10 @@ impl Repository {
         let Some(record) = state.records.get(name) else {
             return Ok(());
         };
-        let versions = record
-            .failures
-            .iter()
-            .map(|(version, reason)| format!("version {version}: {reason}"));
-        let reasons: Vec<String> = record.trouble.iter().cloned().chain(versions).collect();
+        let trouble = record.trouble.as_ref();
+        let own = record.failures.iter().filter(|(_, reason)| Some(*reason) != trouble);
+        let versions = own.map(|(version, reason)| format!("version {version}: {reason}"));
+        let reasons: Vec<String> = trouble.cloned().into_iter().chain(versions).collect();
         if reasons.is_empty() {
             return Ok(());
         }
@@ -306,6 +305,11 @@ impl Repository {
         let mut state = self.state();
         let record = state.records.entry(name.to_owned()).or_default();
         record.trouble = Some(reason.clone());
+        // Why versions failed under settings that are no more would be no help. Those that are there still fail.
+        record
+            .failures
+            .retain(|version, _| found.versions.contains_key(version));
+        record.failures.values_mut().for_each(|own| own.clone_from(&reason));
         record.acted_on = Some(Settled::There(found));
         drop(state);
         progress(Event::Failed {

@@ -213,7 +213,8 @@ impl Repository {
     #[must_use]
     pub fn index(&self) -> Vec<IndexEntry> {
         let state = self.state();
-        let unreadable = state.unreadable.as_deref();
+        let closed = state.is_closed.then_some(record::CLOSED);
+        let unreadable = closed.or(state.unreadable.as_deref());
         let now = self.clock.now();
         let of_model = |(name, record): (&String, &Record)| record.index(name, unreadable, now);
         let mut entries: Vec<_> = state.records.iter().flat_map(of_model).collect();

@@ -17,7 +17,7 @@ const MOST_HISTORY: usize = 16;
 const UNLOADED: &str = "it was unloaded";
 const ROLLED_BACK: &str = "it was rolled back";
 const LOST: &str = "its files went away together with all others, so that it goes on serving: unload it if it is to go";
-const CLOSED: &str = "the repository is closed";
+pub(super) const CLOSED: &str = "the repository is closed";
 
 /// A version that was opened, and why it does not serve.
 #[derive(Debug, Clone)]

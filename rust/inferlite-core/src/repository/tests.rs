@@ -927,6 +927,9 @@ fn a_closed_repository_serves_and_loads_nothing() {
         "model `m` is not ready: the repository is closed"
     );
     assert_eq!(held.model.name(), "good 1");
+    assert_eq!(stage.index(), ["m 1 UNLOADING"]);
+    drop(held);
+    assert_eq!(stage.index(), ["m - UNAVAILABLE the repository is closed"]);
     assert_eq!(message(stage.repository.load("m")), "the repository is closed");
     stage.put(TWO.0, TWO.1);
     stage.settle();
@@ -986,6 +989,34 @@ fn requests_and_the_index_do_not_wait_for_a_load() {
         loading.join().expect("no panic").expect("2 is good");
     });
     assert_eq!(stage.serves("m", None), "good 2");
+}
+
+#[test]
+fn settings_that_cannot_be_read_take_the_reasons_of_the_earlier_ones_with_them() {
+    for earlier in ["versions = [1, 2, 7]", "versions = [1, 2]\nlabels = { stable = 9 }"] {
+        let stage = Stage::with(&[ONE, ("m/2/model.onnx", "bad 2"), ("m/model.toml", earlier)]);
+        stage.put("m/model.toml", "versions = 0");
+        let reason = message(stage.repository.load("m"));
+        let prefix = "model `m` could not be loaded: ";
+        let trouble = reason.strip_prefix(prefix).expect("it names the model").to_owned();
+        assert!(
+            trouble.contains("model.toml") && !trouble.contains("; version "),
+            "{trouble}"
+        );
+        let trouble = trouble.replace(&stage.folder.path().display().to_string(), "ROOT");
+        assert_eq!(
+            stage.index(),
+            [format!("m 1 READY {trouble}"), format!("m 2 UNAVAILABLE {trouble}")]
+        );
+        assert!(
+            stage
+                .serves("m", Some("2"))
+                .starts_with("version `2` of model `m` is not ready: ")
+        );
+        stage.put("m/model.toml", "versions = [1]");
+        stage.repository.load("m").expect("1 is good");
+        assert_eq!(stage.index(), ["m 1 READY"]);
+    }
 }
 
 #[test]
