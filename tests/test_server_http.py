@@ -46,6 +46,9 @@ def test_what_is_not_there_is_404(server: inferlite.Server) -> None:
     for verb in ("load", "unload", "rollback"):
         path = f"/v2/repository/models/none/{verb}"
         assert status("POST", path) == (404, "there is no model `none`"), path
+    for path in ("/v2/nothing", "/nothing", "//", "/v1"):
+        assert status("GET", path) == (404, "Not Found"), path
+    assert status("GET", "/") == (404, "Not Found: `/openapi.json` describes what is there")
     nothing_before = (
         "model `double` cannot be rolled back: no version that served before version 1 is in the folder: put one there "
         "and load it, under a higher number"

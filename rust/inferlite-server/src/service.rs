@@ -103,7 +103,7 @@ pub(crate) async fn serve(request: &HttpRequest, payload: Payload, state: &State
 
 async fn answer(request: &HttpRequest, unread: &mut Unread, state: &State) -> Result<Reply, Failure> {
     let decoded = percent_decoded(request.path())?;
-    let route = Route::of(&decoded).ok_or_else(|| Failure::new(404, "Not Found"))?;
+    let route = Route::of(&decoded).ok_or_else(|| nothing_at(&decoded))?;
     if !route.takes(request.method().as_str()) {
         return Err(Failure::new(405, "Method Not Allowed"));
     }
@@ -347,6 +347,16 @@ fn keys(headers: &HeaderMap) -> SmallVec<[&[u8]; 2]> {
     });
     let plain = headers.get_all("x-api-key").map(|value| value.as_bytes().trim_ascii());
     bearers.chain(plain).collect()
+}
+
+/// As Triton, but for the path of those who look around.
+#[cold]
+fn nothing_at(path: &str) -> Failure {
+    let text = match path {
+        "/" => "Not Found: `/openapi.json` describes what is there",
+        _ => "Not Found",
+    };
+    Failure::new(404, text)
 }
 
 /// The path without `%41` and the like.

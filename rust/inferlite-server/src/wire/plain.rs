@@ -136,11 +136,13 @@ pub fn read(head: &Head<'_>, signature: &Signature, model: &str) -> Result<Plain
         let seconds = start.moved_to(timeout).number();
         let seconds = seconds.map_err(|fault| Refusal::parsing("timeout", fault))?;
         let timeout = Duration::try_from_secs_f64(seconds);
-        request.timeout = Some(timeout.map_err(|_| {
+        let timeout = timeout.map_err(|_| {
             Refusal::bad_request(format!(
                 "Unable to parse 'timeout': {seconds:?} is no number of seconds to wait"
             ))
-        })?);
+        })?;
+        // As in the protocol.
+        request.timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
     }
     settle(&context, request)
 }

@@ -67,6 +67,8 @@ fn rows_go_to_the_only_input() {
     let wanted = numbers(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
     assert_eq!(shapes_and_bytes(&request), [(vec![2, 4], wanted)]);
     assert_eq!(request.timeout, Some(Duration::from_millis(250)));
+    let patient = predict(&dbl(), r#"{"inputs":[[1,2,3,4]],"timeout":0}"#).unwrap();
+    assert_eq!(patient.timeout, None);
     assert_eq!((request.fetches.as_slice(), request.form), (&[0][..], Form::Columns));
     let named = predict(&dbl(), r#"{"inputs":{"X":[[1,2,3,4]]},"outputs":["Y"]}"#).unwrap();
     assert_eq!(shapes_and_bytes(&named), [(vec![1, 4], numbers(&[1.0, 2.0, 3.0, 4.0]))]);
