@@ -102,7 +102,9 @@ def test_a_version_counts_without_the_name_of_the_only_model(tmp_path: Path, nat
         for version, factor in ((None, 2), (1, 1), ("2", 2)):
             body = {"inputs": [5]} | ({} if version is None else {"version": version})
             assert json.loads(served.ask(server.url, "POST", "/predict", body)[2]) == {"outputs": [5 * factor]}
-        wanted = served.error(served.ask(server.url, "POST", "/predict", {"model": "times", "version": 9, "inputs": [5]}))
+        wanted = served.error(
+            served.ask(server.url, "POST", "/predict", {"model": "times", "version": 9, "inputs": [5]})
+        )
         assert wanted[0] == 404
         assert served.error(served.ask(server.url, "POST", "/predict", {"version": 9, "inputs": [5]})) == wanted
 

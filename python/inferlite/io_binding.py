@@ -102,8 +102,8 @@ class IOBinding:
 
         Args:
             name: The output; whether there is one is seen at the run.
-            device_type: `cpu`. Another device that onnxruntime knows is taken where the run makes the output, which then lies
-                in the memory of the CPU, as in onnxruntime without that device.
+            device_type: `cpu`. Another device that onnxruntime knows is taken where the run makes the output, which
+                then lies in the memory of the CPU, as in onnxruntime without that device.
             device_id: Ignored.
             element_type: A dtype, or ONNX's number of the type, of what lies at the address.
             shape: Its shape.
