@@ -1,12 +1,12 @@
 //! The one path that every caller takes.
 
+mod timing;
+
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
-
-use smallvec::SmallVec;
+use std::time::Instant;
 
 use crate::batch::{BatchSettings, BatchSummary, Batcher, Terms};
 use crate::cache::{Entry, Found, Missed, MissingRows, PredictionCache, SmallTensor};
@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Claims, Ending, Leader};
 use crate::fork::PerProcess;
-use crate::pace::{BRIEF, LENIENT, Pace, QUICK, STRICT, Workload};
+use crate::pace::{BRIEF, LENIENT, Pace, QUICK, STRICT};
 use crate::question::Question;
 use crate::rows::{BatchAxes, Layout, Measured};
 use crate::runtime::ort::RunOptions;
@@ -22,6 +22,8 @@ use crate::runtime::{Answer, Call, Engine, Input, Outputs, Signature};
 use crate::stats::CallStats;
 use crate::ticket::Ticket;
 use crate::workers::Workers;
+
+pub use timing::Detached;
 
 /// An engine under a name, with what it has learned about its runs.
 #[derive(Debug)]
@@ -470,30 +472,6 @@ impl Model {
         Some(outputs.map(Answer::Computed))
     }
 
-    /// The answers to calls on this thread, in one batch, if they are to be had at once and within `patience`; `None` if
-    /// they have to be begun.
-    pub(crate) fn answer_all_at_once(
-        &self,
-        asked: &[(Arc<Question>, Terms)],
-        patience: Duration,
-    ) -> Option<Vec<Result<Answer<'static>>>> {
-        // Answers that are kept may be under way, and where values decide about the time, earlier runs say nothing of it.
-        let batcher = self
-            .batcher()
-            .filter(|_| self.cache.is_none() && self.is_straight_line())?;
-        let questions: SmallVec<[&Question; 16]> = asked.iter().map(|(question, _)| &**question).collect();
-        if questions.iter().any(|question| question.options().is_some()) {
-            return None;
-        }
-        let outputs = batcher.run_all_at_once(self, &questions, patience)?;
-        Some(
-            outputs
-                .into_iter()
-                .map(|outputs| outputs.map(Answer::Computed))
-                .collect(),
-        )
-    }
-
     /// Whether a call would run now, in no company and without standing in line.
     #[must_use]
     pub fn is_free(&self) -> bool {
@@ -562,70 +540,6 @@ impl Model {
         Ok(outputs)
     }
 
-    /// What settles the time of a call; `None` where the model does more than its inputs' shapes say.
-    #[inline]
-    #[must_use]
-    pub fn workload(&self, call: &Call<'_>) -> Option<Workload> {
-        if self.is_straight_line() { call.workload() } else { None }
-    }
-
-    /// Does a run, and takes note of how long it took if that is not known well enough; a run that fails tells nothing.
-    #[inline]
-    pub fn timed<T>(
-        &self,
-        workload: Option<Workload>,
-        run: impl FnOnce() -> Result<T>,
-    ) -> Result<(T, Option<Duration>)> {
-        let is_due = self.stats.is_some() || workload.is_some_and(|workload| self.pace.is_due(workload));
-        if !is_due {
-            return run().map(|done| (done, None));
-        }
-        let start = Instant::now();
-        let done = run()?;
-        let took = start.elapsed();
-        if let Some(workload) = workload {
-            self.pace.record(workload, took);
-            self.patience.record(workload, took);
-        }
-        Ok((done, Some(took)))
-    }
-
-    fn is_quick(&self, workload: Option<Workload>) -> bool {
-        workload.is_some_and(|workload| self.pace.is_quick(workload))
-    }
-
-    /// Whether a run of this workload is over before handing it to another thread would be worth it.
-    #[must_use]
-    pub fn is_brief(&self, workload: Option<Workload>) -> bool {
-        workload.is_some_and(|workload| self.patience.is_quick(workload))
-    }
-
-    /// Whether a run of this workload is over sooner than an interpreter's lock can be handed to another thread and
-    /// back, and cannot wait for anyone.
-    ///
-    /// True only for an engine whose run is a straight line on the calling thread, for workloads whose 99th percentile
-    /// is quick, and while no longer run that gave the lock away is under way, which could hold a lock of the runtime.
-    #[inline]
-    #[must_use]
-    pub fn is_inline(&self, workload: Option<Workload>) -> bool {
-        self.is_quick(workload) && self.detached.load(Ordering::Relaxed) == 0
-    }
-
-    /// Counts a run of this workload that gave the interpreter's lock away, until the guard is dropped, which should be
-    /// before the lock is taken back.
-    ///
-    /// Only runs that are not known to be quick count: to wait for a quick one costs less than handing over the lock, and
-    /// if they counted, many threads would keep each other from ever keeping it.
-    #[inline]
-    #[must_use]
-    pub fn detach(&self, workload: Option<Workload>) -> Option<Detached<'_>> {
-        if self.is_quick(workload) {
-            return None;
-        }
-        self.detached.fetch_add(1, Ordering::Relaxed);
-        Some(Detached(&self.detached))
-    }
-
     fn rows(&self, call: &Call<'_>) -> u64 {
         let first = call.feeds.iter().find(|feed| feed.index == 0);
         let shape = first.and_then(|feed| match &feed.value {
@@ -649,25 +563,17 @@ fn panicked() -> Error {
     Error::new(ErrorKind::RuntimeException, "the engine panicked")
 }
 
-/// A run that other threads of the interpreter may overtake.
-#[derive(Debug)]
-pub struct Detached<'a>(&'a AtomicUsize);
-
-impl Drop for Detached<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cache::{CacheSettings, Limits, Policy};
     use crate::clock::Hand;
     use crate::pace::SAMPLED;
+    use crate::pace::Workload;
     use crate::runtime::{Argument, Dim, Feed, ValueType};
     use crate::tensor::{Dtype, TensorView, Value};
     use smallvec::smallvec;
+    use std::time::Duration;
 
     /// Answers as it is told to.
     #[derive(Debug)]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::batch::{Request, Terms};
 use crate::cache::Missed;
 use crate::error::{Error, ErrorKind, Result};
@@ -58,6 +60,30 @@ impl Model {
     ) -> Vec<Result<Ticket>> {
         let asked = asked.into_iter().map(|(asked, terms)| (asked.0, terms)).collect();
         Ticket::all(self, asked, patience)
+    }
+
+    /// The answers to calls on this thread, in one batch, if they are to be had at once and within `patience`; `None` if
+    /// they have to be begun.
+    fn answer_all_at_once(
+        &self,
+        asked: &[(Arc<Question>, Terms)],
+        patience: Duration,
+    ) -> Option<Vec<Result<Answer<'static>>>> {
+        // Answers that are kept may be under way, and where values decide about the time, earlier runs say nothing of it.
+        let batcher = self
+            .batcher()
+            .filter(|_| self.cache().is_none() && self.is_straight_line())?;
+        let questions: SmallVec<[&Question; 16]> = asked.iter().map(|(question, _)| &**question).collect();
+        if questions.iter().any(|question| question.options().is_some()) {
+            return None;
+        }
+        let outputs = batcher.run_all_at_once(self, &questions, patience)?;
+        Some(
+            outputs
+                .into_iter()
+                .map(|outputs| outputs.map(Answer::Computed))
+                .collect(),
+        )
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::gather::Gathered;
 use super::kind::Kind;
 use super::lead::{Ended, Slot};
+use super::queue::Why;
 use super::{Batcher, State};
 use crate::error::Result;
 use crate::model::Model;
@@ -62,7 +63,7 @@ impl Batcher {
         for _ in questions {
             self.queue_time.record(Duration::ZERO);
         }
-        locked(&self.state).count_left_at_once(total);
+        locked(&self.state).count(Why::Idle, total);
         Some(outputs)
     }
 
@@ -73,3 +74,6 @@ impl Batcher {
         fits && tuning.time(kind.workload(), rows).is_some_and(|time| time < patience)
     }
 }
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests;

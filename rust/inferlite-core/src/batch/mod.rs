@@ -219,20 +219,14 @@ impl State {
         queue.fill(batch, now, |kind| Self::limit(tuning, apart, kind), is_gone, dropped);
     }
 
-    fn count_left_at_once(&mut self, rows: usize) {
-        self.counts.idle += 1;
-        *self.counts.sizes.entry(rows).or_default() += 1;
-    }
-
-    fn count(&mut self, batch: &Batch) {
+    fn count(&mut self, why: Why, rows: usize) {
         let counts = &mut self.counts;
-        *match batch.why {
+        *match why {
             Why::Idle => &mut counts.idle,
             Why::Full => &mut counts.full,
             Why::Delay => &mut counts.delay,
             Why::Deadline => &mut counts.deadline,
         } += 1;
-        let rows = batch.members.iter().map(|member| member.asked.rows).sum();
         *counts.sizes.entry(rows).or_default() += 1;
     }
 
