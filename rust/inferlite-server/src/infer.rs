@@ -133,3 +133,130 @@ async fn answer(ticket: &mut Ticket) -> Result<Answer<'static>> {
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::{env, fs, process};
+
+    use actix_web::rt::System;
+    use inferlite_core::clock::Clock;
+    use inferlite_core::repository::{ModelSettings, Opener, Repository, RepositorySettings, VersionFiles};
+    use inferlite_core::runtime::{Argument, Dim, Engine, Outputs, Signature, ValueType};
+    use inferlite_core::tensor::Tensor;
+    use inferlite_core::{Dtype, Input};
+    use smallvec::smallvec;
+
+    use super::*;
+    use crate::counts::Counts;
+    use crate::overdue::Notices;
+
+    struct Folder(PathBuf);
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Gives nothing, and panics where it is fed a number below zero.
+    #[derive(Debug)]
+    struct Explosive(Signature);
+
+    impl Engine for Explosive {
+        fn signature(&self) -> &Signature {
+            &self.0
+        }
+
+        fn run(&self, call: &Call<'_>) -> Result<Outputs<'_>> {
+            let Input::Tensor(view) = &call.feeds[0].value else {
+                panic!("a tensor is fed")
+            };
+            let mut bytes = [0; 1];
+            view.copy_part(0, &mut bytes);
+            assert!(bytes[0].cast_signed() >= 0, "as told");
+            Ok(Outputs::default())
+        }
+
+        fn is_straight_line(&self) -> bool {
+            true
+        }
+
+        fn name(&self) -> &'static str {
+            "explosive"
+        }
+    }
+
+    struct Opens;
+
+    impl Opener for Opens {
+        fn open(&self, files: &VersionFiles, _: &ModelSettings) -> Result<Arc<Model>> {
+            let value_type = ValueType::Tensor {
+                dtype: Dtype::Int8,
+                shape: Some(vec![Dim::Fixed(1)]),
+            };
+            let engine = Explosive(Signature {
+                inputs: vec![Argument::new("x".into(), value_type).unwrap()],
+                required: 1,
+                outputs: Vec::new(),
+            });
+            Ok(Arc::new(Model::new(files.name.clone(), Box::new(engine), None)))
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_model_is_its_failure_and_the_next_call_is_answered() {
+        let folder = Folder(env::temp_dir().join(format!("inferlite-infer-{}", process::id())));
+        fs::create_dir_all(&folder.0).unwrap();
+        fs::write(folder.0.join("m.onnx"), "").unwrap();
+        let settings = RepositorySettings { settle: Duration::ZERO };
+        let repository = Repository::new(folder.0.clone(), Box::new(Opens), settings, Clock::default()).unwrap();
+        repository.load_all(&|_| ()).unwrap();
+        let served = repository.find("m", None).unwrap();
+        let (counts, notices) = (Arc::<Counts>::default(), Notices::default());
+        let overdue = Overdue {
+            model: &served.name,
+            version: &served.version_text,
+            counts: &counts,
+            notices: &notices,
+        };
+        let fed = |number: i8| {
+            let mut inputs = OwnedFeeds::default();
+            inputs.push(
+                0,
+                Tensor::from_bytes(Dtype::Int8, smallvec![1], &number.to_ne_bytes()).unwrap(),
+            );
+            inputs
+        };
+        let ask = async |number| {
+            infer(&served, fed(number), &[], Urgency::default(), &overdue)
+                .await
+                .map(|answer| answer.len())
+        };
+        let is_brief = || {
+            let inputs = fed(1);
+            let call = Call {
+                feeds: inputs.feeds(),
+                fetches: &[],
+                options: None,
+            };
+            served.model.is_brief(served.model.workload(&call))
+        };
+        System::new().block_on(async {
+            // On a thread of the model's as long as little is known of it, and then on this one.
+            for is_known in [false, true] {
+                while is_known && !is_brief() {
+                    assert_eq!(ask(1).await.unwrap(), 0);
+                }
+                assert_eq!(is_brief(), is_known);
+                let failure = ask(-1).await.unwrap_err();
+                assert_eq!(failure.status, 500);
+                assert_eq!(
+                    String::from_utf8(failure.body()).unwrap(),
+                    r#"{"error":"the engine panicked"}"#
+                );
+                assert_eq!(ask(1).await.unwrap(), 0);
+            }
+        });
+    }
+}
