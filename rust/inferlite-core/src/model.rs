@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::batch::{BatchSettings, BatchSummary, Batcher, Terms};
-use crate::cache::{Entry, Found, Missed, MissingRows, PredictionCache, SmallTensor};
+use crate::cache::{Entry, Found, Looked, Missed, MissingRows, PredictionCache, SmallTensor};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flight::{Claims, Ending, Leader};
@@ -161,17 +161,19 @@ impl Model {
     }
 
     /// What [`Model::look_up`] finds for a call that feeds one small tensor to the first input and asks for these outputs,
-    /// or what it has missed, without the call; `None` where this is not the way to look.
+    /// without the call.
     ///
     /// Whether the tensor fits need not be known: no other one has an answer.
     #[inline]
-    pub fn look_up_small(&self, tensor: &SmallTensor<'_>, fetches: &[usize]) -> Option<Result<Arc<Entry>, Missed>> {
-        let cache = self.cache().filter(|_| self.rows.get().is_none())?;
-        let found = cache.look_up_small(tensor, fetches);
-        if found.is_ok() {
+    pub fn look_up_small(&self, tensor: &SmallTensor<'_>, fetches: &[usize]) -> Looked {
+        let Some(cache) = self.cache().filter(|_| self.rows.get().is_none()) else {
+            return Looked::Unasked;
+        };
+        let looked = cache.look_up_small(tensor, fetches);
+        if let Looked::Found(_) = &looked {
             self.count_more_rows(|| self.rows_of(tensor.shape()));
         }
-        Some(found)
+        looked
     }
 
     /// Takes note of the rows of a hit that the cache has counted as one: an atomic addition is a thirtieth of such a call.

@@ -33,8 +33,9 @@ impl Drop for Handle {
     }
 }
 
-// SAFETY: the cell is only looked into by `take` and `get`, inside a critical section of the owner: under the
-// interpreter's lock, or under the owner's own where there is no such lock. Neither runs anything else in there.
+// SAFETY: the cell is only looked into by `take`, `get` and `with`, inside a critical section of the owner: under the
+// interpreter's lock, or under the owner's own where there is no such lock. None of them runs any Python in there, which
+// could give the lock to another thread.
 unsafe impl Sync for Closable {}
 
 impl Closable {
@@ -43,6 +44,16 @@ impl Closable {
             py,
             Handle(Some(Arc::new(opened))),
         )?))))
+    }
+
+    /// Looks at what is open, without a reference of one's own: `look` neither waits nor runs any Python.
+    #[inline]
+    pub(crate) fn with<T, R>(&self, owner: &Bound<'_, T>, look: impl FnOnce(&Opened) -> R) -> Option<R> {
+        with_critical_section(owner.as_any(), || {
+            // SAFETY: nobody changes the cell meanwhile: see above.
+            let handle = unsafe { &*self.0.get() };
+            handle.as_ref().map(|handle| look(handle.get().opened()))
+        })
     }
 
     /// What is open, for as long as the caller holds it.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use inferlite_core::batch::Terms;
-use inferlite_core::cache::Missed;
+use inferlite_core::cache::{Entry, Looked, Missed};
 use inferlite_core::runtime::Signature;
 use inferlite_core::runtime::ort::OrtEngine;
 use inferlite_core::stats::CallStats;
-use inferlite_core::{Answer, ErrorKind};
+use inferlite_core::{Answer, ErrorKind, Value};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -20,6 +20,7 @@ use pyo3::types::{PyDict, PyTuple};
 use smallvec::SmallVec;
 
 use self::errors::load_error;
+use crate::array::{Array, copied_array};
 use crate::asker::Asker;
 use crate::boundary::{self, PyCoreError, detach, inferlite_exception};
 use crate::closable::{Closable, Handle};
@@ -27,7 +28,7 @@ use crate::exchange::Casting;
 use crate::feed::{Fed, Names};
 use crate::prediction::{Course, PyPrediction};
 use crate::rows::{self, Said, Use};
-use crate::session::{Looked, Opened};
+use crate::session::Opened;
 use crate::settings::{Providers, session_settings, source};
 use crate::ticket::PyTicket;
 use crate::value::{Handing, output_of};
@@ -59,6 +60,7 @@ pub(crate) struct PyModel {
     axes: PyOnceLock<Py<PyAny>>,
     casting: Casting,
     maps: Arc<ZipMaps>,
+    takes_one_array: bool,
 }
 
 #[pymethods]
@@ -97,7 +99,7 @@ impl PyModel {
             4,
         )?;
         let declared = opened.signature().clone();
-        let maps = opened.maps.clone();
+        let (maps, takes_one_array) = (opened.maps.clone(), opened.takes_one_array);
         Ok(Self {
             name,
             names: Names::of(py, &declared),
@@ -110,6 +112,7 @@ impl PyModel {
             axes: PyOnceLock::new(),
             casting: Casting::of(casting),
             maps,
+            takes_one_array,
         })
     }
 
@@ -209,8 +212,8 @@ impl PyModel {
         let mut missed = None;
         if let (Some(inputs), None, None) = (inputs, outputs, named) {
             match Self::look_up(slf, inputs) {
-                Looked::Found(mut answer) => return slf.get().object(slf.py(), &mut answer, None),
-                Looked::Missed(what) => missed = what,
+                Looked::Found(entry) => return slf.get().kept(slf.py(), entry),
+                looked => missed = looked.missed(),
             }
         }
         Self::predict_missed(slf, inputs, outputs, &terms, named, missed)
@@ -556,10 +559,15 @@ impl PyModel {
     /// Looks for the answer to a call of this value alone, which does not say how long it may take.
     #[inline]
     pub(crate) fn look_up(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> Looked {
-        match slf.get().opened.get(slf) {
-            Some(handle) => handle.get().opened().look_up_array(value),
-            None => Looked::default(),
+        let this = slf.get();
+        if !this.takes_one_array {
+            return Looked::Unasked;
         }
+        // Reading the array may run Python for a rare dtype.
+        let array = Array::new(value);
+        let tensor = array.as_ref().and_then(Array::small_tensor);
+        let looked = tensor.and_then(|tensor| this.opened.with(slf, |opened| opened.look_up_tensor(&tensor)));
+        looked.unwrap_or(Looked::Unasked)
     }
 
     /// Answers a call that takes as long as it takes; `missed` is what was looked up already.
@@ -589,6 +597,19 @@ impl PyModel {
             .run(py, &mut fed, wanted.as_deref(), None, terms, missed)
             .map_err(|error| this.failure(py, error))?;
         this.object(py, &mut answer, wanted.as_deref())
+    }
+
+    /// What a call returns that the cache has answered.
+    #[inline]
+    pub(crate) fn kept<'py>(&self, py: Python<'py>, entry: Arc<Entry>) -> PyResult<Bound<'py, PyAny>> {
+        // Most answers are one tensor: this is the short way to what `object` makes of it.
+        if let [Value::Tensor(tensor)] = entry.values()
+            && self.handing == Handing::Private
+            && self.maps.is_empty()
+        {
+            return copied_array(py, tensor.view());
+        }
+        self.object(py, &mut Answer::Kept(entry), None)
     }
 
     /// What a call returns: the output itself, or several by name.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use inferlite_core::batch::Terms;
-use inferlite_core::cache::Missed;
+use inferlite_core::cache::{Looked, Missed, SmallTensor};
 use inferlite_core::runtime::ort::{MemoryInfo, ModelSource, OrtEngine, RunOptions};
 use inferlite_core::runtime::{Argument, Dim, Feed, Signature, ValueType};
 use inferlite_core::stats::CallStats;
@@ -43,19 +43,6 @@ impl Drop for PySession {
     }
 }
 
-/// What has come of looking for an answer before the call was read.
-pub(crate) enum Looked {
-    Found(Answer<'static>),
-    /// What is known not to be there; `None` where nobody has looked.
-    Missed(Option<Missed>),
-}
-
-impl Default for Looked {
-    fn default() -> Self {
-        Self::Missed(None)
-    }
-}
-
 pub(crate) struct Opened {
     pub(crate) engine: Arc<OrtEngine>,
     pub(crate) model: Arc<Model>,
@@ -67,7 +54,7 @@ pub(crate) struct Opened {
     pub(crate) maps: Arc<ZipMaps>,
     every_output: SmallVec<[usize; 8]>,
     /// Whether one input is all that must be fed, and answers are kept.
-    takes_one_array: bool,
+    pub(crate) takes_one_array: bool,
 }
 
 impl Opened {
@@ -159,10 +146,10 @@ impl Opened {
         let mut missed = None;
         if output_names.is_none() && run_options.is_none() {
             match self.look_up_mapping(input_feed)? {
-                Looked::Found(mut answer) => {
-                    return list_of(py, &mut answer, self.handing, &self.maps, None).map(Some);
+                Looked::Found(entry) => {
+                    return list_of(py, &mut Answer::Kept(entry), self.handing, &self.maps, None).map(Some);
                 }
-                Looked::Missed(what) => missed = what,
+                looked => missed = looked.missed(),
             }
         }
         let signature = self.signature();
@@ -224,17 +211,17 @@ impl Opened {
     #[inline]
     pub(crate) fn look_up_array(&self, value: &Bound<'_, PyAny>) -> Looked {
         if !self.takes_one_array {
-            return Looked::default();
+            return Looked::Unasked;
         }
-        let Some(array) = Array::new(value) else {
-            return Looked::default();
-        };
-        let tensor = array.small_tensor();
-        match tensor.and_then(|tensor| self.model.look_up_small(&tensor, &self.every_output)) {
-            Some(Ok(entry)) => Looked::Found(Answer::Kept(entry)),
-            Some(Err(missed)) => Looked::Missed(Some(missed)),
-            None => Looked::default(),
-        }
+        let array = Array::new(value);
+        let tensor = array.as_ref().and_then(Array::small_tensor);
+        tensor.map_or(Looked::Unasked, |tensor| self.look_up_tensor(&tensor))
+    }
+
+    /// The same of its tensor, without any Python.
+    #[inline]
+    pub(crate) fn look_up_tensor(&self, tensor: &SmallTensor<'_>) -> Looked {
+        self.model.look_up_small(tensor, &self.every_output)
     }
 
     /// The same of a dictionary of one array.
@@ -248,7 +235,7 @@ impl Opened {
         {
             return Ok(self.look_up_array(&value));
         }
-        Ok(Looked::default())
+        Ok(Looked::Unasked)
     }
 
     /// Answers what was fed if that takes no time, else has it run on another thread.

@@ -12,14 +12,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use inferlite_core::batch::Terms;
+use inferlite_core::cache::Looked;
 use pyo3::exceptions::PyTypeError;
-use pyo3::ffi;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+use pyo3::{Borrowed, ffi};
 
 use crate::model::PyModel;
-use crate::session::Looked;
 
 type New = unsafe extern "C" fn(*mut ffi::PyTypeObject, *mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
 type Call = unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
@@ -160,39 +160,34 @@ unsafe extern "C" fn vectorcall(
     // SAFETY: the caller has the interpreter's lock.
     let py = unsafe { Python::assume_attached() };
     let count = count & !ARGUMENTS_OFFSET;
-    let answer = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: a live object.
-        let model = unsafe { Bound::from_borrowed_ptr(py, model) };
+    give(py, || {
+        // SAFETY: a live object, which the caller keeps alive.
+        let model = unsafe { Borrowed::from_ptr(py, model) };
         if count != 1 || !names.is_null() {
             // SAFETY: as the caller says.
             return unsafe { call_packed(&model, args, count, names) };
         }
         // SAFETY: an instance of a class whose base this is.
-        let model = unsafe { model.cast_unchecked::<PyModel>() };
+        let model = &*unsafe { model.cast_unchecked::<PyModel>() };
         // SAFETY: there is one argument.
         let input = unsafe { args.read() };
         // SAFETY: a live object, which the caller keeps alive.
-        let input = unsafe { Bound::from_borrowed_ptr(py, input) };
+        let input = &*unsafe { Borrowed::from_ptr(py, input) };
         if PyModel::timeout(model, None).is_some() {
             return attached(py, || {
-                PyModel::predict(model, Some(&input), None, None, None, None, None)
+                PyModel::predict(model, Some(input), None, None, None, None, None)
             });
         }
-        match PyModel::look_up(model, &input) {
-            Looked::Found(mut answer) => model.get().object(py, &mut answer, None),
-            Looked::Missed(missed) => {
+        match PyModel::look_up(model, input) {
+            Looked::Found(entry) => model.get().kept(py, entry),
+            looked => {
                 let terms = Terms::default();
                 attached(py, || {
-                    PyModel::predict_missed(model, Some(&input), None, &terms, None, missed)
+                    PyModel::predict_missed(model, Some(input), None, &terms, None, looked.missed())
                 })
             }
         }
-    }));
-    match answer {
-        Ok(Ok(answer)) => answer.into_ptr(),
-        Ok(Err(error)) => raise(py, error),
-        Err(payload) => raise(py, panic_error(&*payload)),
-    }
+    })
 }
 
 /// Calls a model whose class may have been given another `__call__`, which CPython says to instances from 3.12 on alone.
@@ -215,17 +210,22 @@ unsafe extern "C" fn vectorcall_unless_overridden(
     }
     // SAFETY: the caller has the interpreter's lock.
     let py = unsafe { Python::assume_attached() };
-    let answer = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: a live object.
-        let model = unsafe { Bound::from_borrowed_ptr(py, model) };
+    give(py, || {
+        // SAFETY: a live object, which the caller keeps alive.
+        let model = unsafe { Borrowed::from_ptr(py, model) };
         // SAFETY: as the caller says.
         unsafe { call_packed(&model, args, count & !ARGUMENTS_OFFSET, names) }
+    })
+}
+
+/// What a call gives to the interpreter: a new reference, or null with an exception set.
+#[inline]
+fn give<'py>(py: Python<'py>, call: impl FnOnce() -> PyResult<Bound<'py, PyAny>>) -> *mut ffi::PyObject {
+    let given = catch_unwind(AssertUnwindSafe(|| match call() {
+        Ok(answer) => answer.into_ptr(),
+        Err(error) => raise(py, error),
     }));
-    match answer {
-        Ok(Ok(answer)) => answer.into_ptr(),
-        Ok(Err(error)) => raise(py, error),
-        Err(payload) => raise(py, panic_error(&*payload)),
-    }
+    given.unwrap_or_else(|payload| raise(py, panic_error(&*payload)))
 }
 
 /// Does what PyO3 is to know of: a reference that is dropped elsewhere stays until PyO3 is called the next time, and the

@@ -46,10 +46,16 @@ impl ZipMaps {
         zipped.collect::<PyResult<_>>().map(Self)
     }
 
+    /// Whether no output is one of dictionaries.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The output at a position of an answer to a call that wants these outputs, if it is one of dictionaries.
     #[inline]
     pub(crate) fn at(&self, wanted: Option<&[usize]>, position: usize) -> Option<&Zipped> {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return None;
         }
         self.0[wanted.map_or(position, |wanted| wanted[position])].as_ref()

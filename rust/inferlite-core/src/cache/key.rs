@@ -36,8 +36,6 @@ pub(super) const COUNTS: usize = 1;
 const HEAD_WORDS: usize = 2;
 /// Words before the shape of an input, or before the content of one that is no tensor: what it is, and its bytes.
 const INPUT_WORDS: usize = 2;
-/// Words before the content of nearly every call of one tensor.
-const SHORT_WORDS: usize = 12;
 
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -95,7 +93,7 @@ impl<'a> SmallTensor<'a> {
 }
 
 /// A call in bytes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Key {
     pub(super) hash: u64,
     pub(super) words: Words,
@@ -120,11 +118,15 @@ impl Keyer {
     /// The key of a call, of a model in this state of its configuration.
     #[inline]
     pub(crate) fn key(&self, call: &Call<'_>, generation: u64) -> Key {
-        // Written where it stays: moving so much right after it was written takes as long as writing it.
-        let mut key = Key {
-            hash: 0,
-            words: Words::new(),
-        };
+        let mut key = Key::default();
+        self.write_key(&mut key, call, generation);
+        key
+    }
+
+    /// Writes the key of a call into an empty one, where it stays: moving so much right after it was written takes as long
+    /// as writing it.
+    #[inline]
+    pub(super) fn write_key(&self, key: &mut Key, call: &Call<'_>, generation: u64) {
         push_head(&mut key.words, generation, call.feeds.len(), call.fetches);
         if is_in_order(call) {
             for feed in call.feeds {
@@ -136,54 +138,48 @@ impl Keyer {
             }
         }
         key.hash = self.hash(&key.words);
-        key
     }
 
-    /// The key of a call that feeds one small tensor to the first input; [`Keyer::key`] makes the same.
+    /// Writes the key of a call that feeds one small tensor to the first input; [`Keyer::write_key`] writes the same.
     #[inline]
-    pub(super) fn key_of_small(&self, tensor: &SmallTensor<'_>, fetches: &[usize], generation: u64) -> Key {
-        let content = tensor.byte_len.div_ceil(WORD);
+    pub(super) fn write_key_of_small(
+        &self,
+        key: &mut Key,
+        tensor: &SmallTensor<'_>,
+        fetches: &[usize],
+        generation: u64,
+    ) {
         let described = HEAD_WORDS + fetches.len() + INPUT_WORDS + tensor.shape.len();
-        let mut key = Key {
-            hash: 0,
-            words: words_for(described + content),
-        };
-        let mut short = [0; SHORT_WORDS];
-        if let Some(words) = short.get_mut(..described) {
-            // One copy of all of them costs less than asking for each whether there is room.
-            let (head, rest) = words.split_at_mut(HEAD_WORDS);
-            head.copy_from_slice(&head_words(generation, 1, fetches));
-            let (wanted, rest) = rest.split_at_mut(fetches.len());
-            for (word, &index) in std::iter::zip(wanted, fetches) {
-                *word = index as u64;
-            }
-            let (kind, extents) = rest.split_at_mut(INPUT_WORDS);
-            kind.copy_from_slice(&tensor_words(
-                0,
-                Form::Bytes,
-                tensor.dtype,
-                tensor.shape,
-                tensor.byte_len,
-            ));
-            for (word, extent) in std::iter::zip(extents, tensor.shape) {
-                *word = extent.cast_unsigned();
-            }
-            key.words.extend_from_slice(words);
-        } else {
-            push_head(&mut key.words, generation, 1, fetches);
-            push_tensor(
-                &mut key.words,
-                0,
-                Form::Bytes,
-                tensor.dtype,
-                tensor.shape,
-                tensor.byte_len,
-            );
+        let count = described + tensor.byte_len.div_ceil(WORD);
+        if count > INLINE_WORDS {
+            key.words = spare_words(count);
         }
-        // SAFETY: whoever made the tensor vouches for its bytes.
-        unsafe { push_memory(&mut key.words, tensor.data, tensor.byte_len) };
+        debug_assert!(key.words.is_empty() && key.words.capacity() >= count);
+        let start = key.words.as_mut_ptr();
+        let mut place = start;
+        let mut put = |word: u64| {
+            // SAFETY: there is room for `count` words, of which those before the content are put.
+            unsafe { place.write(word) };
+            // SAFETY: as above.
+            place = unsafe { place.add(1) };
+        };
+        for word in head_words(generation, 1, fetches) {
+            put(word);
+        }
+        for &index in fetches {
+            put(index as u64);
+        }
+        for word in tensor_words(0, Form::Bytes, tensor.dtype, tensor.shape, tensor.byte_len) {
+            put(word);
+        }
+        for extent in tensor.shape {
+            put(extent.cast_unsigned());
+        }
+        // SAFETY: whoever made the tensor vouches for its bytes, and there is room for them.
+        unsafe { copy_content(place, tensor.data, tensor.byte_len) };
+        // SAFETY: the words of the description and of the content were written.
+        unsafe { key.words.set_len(count) };
         key.hash = self.hash(&key.words);
-        key
     }
 
     #[inline]
@@ -369,12 +365,8 @@ impl Drop for Key {
     }
 }
 
-/// Room for so many words.
-#[inline]
-fn words_for(count: usize) -> Words {
-    if count <= INLINE_WORDS {
-        return Words::new();
-    }
+/// Room for so many words, more than fit inside a key.
+fn spare_words(count: usize) -> Words {
     let mut words = SPARE.try_with(Cell::take).unwrap_or_default();
     words.reserve(count);
     Words::from_vec(words)
@@ -420,21 +412,31 @@ fn push_tensor(words: &mut Words, index: usize, form: Form, dtype: Dtype, shape:
 #[inline]
 unsafe fn push_memory(words: &mut Words, data: *const u8, byte_len: usize) {
     let count = byte_len.div_ceil(WORD);
-    if count == 0 {
-        return;
-    }
     words.reserve(count);
     let end = words.len() + count;
-    // SAFETY: there is room for so many words more.
+    // SAFETY: inside the words, or at their end.
     let place = unsafe { words.as_mut_ptr().add(words.len()) };
+    // SAFETY: the caller vouches for the bytes, and there is room for so many words more.
+    unsafe { copy_content(place, data, byte_len) };
+    // SAFETY: all words up to the end were written above.
+    unsafe { words.set_len(end) };
+}
+
+/// Writes bytes into as many words as they need: the last one, which they may fill in part only, ends in zeros.
+///
+/// # Safety
+/// The bytes are readable, and there is room for the words.
+#[inline]
+unsafe fn copy_content(place: *mut u64, data: *const u8, byte_len: usize) {
+    if byte_len == 0 {
+        return;
+    }
+    // SAFETY: there is room for so many words.
+    let last = unsafe { place.add((byte_len - 1) / WORD) };
     // SAFETY: as above.
-    let last = unsafe { place.add(count - 1) };
-    // SAFETY: as above; the bytes may fill it in part only.
     unsafe { last.write(0) };
     // SAFETY: the caller vouches for the bytes, and the words have room for them.
     unsafe { std::ptr::copy_nonoverlapping(data, place.cast::<u8>(), byte_len) };
-    // SAFETY: all words up to the end were written above: the bytes reach into the last one.
-    unsafe { words.set_len(end) };
 }
 
 fn push_bytes(words: &mut Words, bytes: &[u8]) {

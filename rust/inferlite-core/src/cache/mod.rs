@@ -127,6 +127,31 @@ pub enum Missed {
     Skipped,
 }
 
+/// What has come of looking for the answer to one small tensor: one pointer at most, which comes back in a register.
+#[derive(Debug)]
+pub enum Looked {
+    /// The answer.
+    Found(Arc<Entry>),
+    /// What was asked, of which nothing is kept.
+    Missed(Arc<Key>),
+    /// Nothing was looked up.
+    Skipped,
+    /// Nobody has looked, since this is not the way to look.
+    Unasked,
+}
+
+impl Looked {
+    /// What is known not to be there; `None` where nobody has looked.
+    #[must_use]
+    pub fn missed(self) -> Option<Missed> {
+        match self {
+            Self::Missed(key) => Some(Missed::Call(key)),
+            Self::Skipped => Some(Missed::Skipped),
+            Self::Found(_) | Self::Unasked => None,
+        }
+    }
+}
+
 impl Missed {
     /// Whether this is what a call asks that was read after one small tensor was looked up: reading may have run somebody
     /// else's code.
@@ -339,24 +364,31 @@ impl PredictionCache {
     /// Looks for the answer to a call; takes no longer than reading its inputs, and waits for nobody.
     #[inline]
     pub fn look_up(&self, call: &Call<'_>) -> Result<Arc<Entry>, Missed> {
-        self.look_up_with(|generation| self.keyer.key(call, generation))
+        self.look_up_with(|key, generation| self.keyer.write_key(key, call, generation))
     }
 
     /// Looks for the answer to a call that feeds one small tensor to the first input: [`PredictionCache::look_up`] without
     /// the call.
     #[inline]
-    pub fn look_up_small(&self, tensor: &SmallTensor<'_>, fetches: &[usize]) -> Result<Arc<Entry>, Missed> {
-        self.look_up_with(|generation| self.keyer.key_of_small(tensor, fetches, generation))
+    pub fn look_up_small(&self, tensor: &SmallTensor<'_>, fetches: &[usize]) -> Looked {
+        let looked =
+            self.look_up_with(|key, generation| self.keyer.write_key_of_small(key, tensor, fetches, generation));
+        match looked {
+            Ok(entry) => Looked::Found(entry),
+            Err(Missed::Call(key)) => Looked::Missed(key),
+            Err(Missed::Rows(_) | Missed::Skipped) => Looked::Skipped,
+        }
     }
 
     #[inline]
-    fn look_up_with(&self, key: impl FnOnce(u64) -> Key) -> Result<Arc<Entry>, Missed> {
+    fn look_up_with(&self, write: impl FnOnce(&mut Key, u64)) -> Result<Arc<Entry>, Missed> {
         if !self.sampling.is_due() {
             self.skipped.fetch_add(1, Ordering::Relaxed);
             return Err(Missed::Skipped);
         }
         let start = self.start();
-        let key = key(self.generation.load(Ordering::Acquire));
+        let mut key = Key::default();
+        write(&mut key, self.generation.load(Ordering::Acquire));
         let found = self.get_at_once(&key);
         self.sampling.record(found.is_some(), || self.store.hits());
         let entry = found.ok_or_else(|| Missed::Call(Arc::new(key)))?;
@@ -666,14 +698,15 @@ mod tests {
             for fetches in [&[0][..], &[0, 1], &[]] {
                 let cache = cache();
                 let numbers = &many[..count];
-                let Err(missed) = cache.look_up_small(&small(shape, numbers), fetches) else {
-                    panic!("nothing is kept yet")
-                };
+                let looked = cache.look_up_small(&small(shape, numbers), fetches);
+                let missed = looked.missed().expect("nothing is kept yet");
                 let feeds = [floats(0, shape, numbers)];
                 assert!(missed.is_of(&call(&feeds, fetches)));
                 assert!(is_computed(&cache, &call(&feeds, fetches)));
-                assert!(cache.look_up_small(&small(shape, numbers), fetches).is_ok());
-                assert!(cache.look_up_small(&small(shape, numbers), &[7]).is_err());
+                let again = cache.look_up_small(&small(shape, numbers), fetches);
+                assert!(matches!(again, Looked::Found(_)));
+                let others = cache.look_up_small(&small(shape, numbers), &[7]);
+                assert!(matches!(others, Looked::Missed(_)));
             }
         }
     }
@@ -681,9 +714,8 @@ mod tests {
     #[test]
     fn what_was_missed_is_of_no_use_to_a_call_that_turned_out_otherwise() {
         let cache = cache();
-        let Err(missed) = cache.look_up_small(&small(&[2, 3], &ZEROS), &[0]) else {
-            panic!("nothing is kept yet")
-        };
+        let looked = cache.look_up_small(&small(&[2, 3], &ZEROS), &[0]);
+        let missed = looked.missed().expect("nothing is kept yet");
         let turned = [
             floats(0, &[3, 2], &ZEROS),
             floats(0, &[6], &ZEROS),
