@@ -78,12 +78,13 @@ mod tests {
     use inferlite_core::cache::Missed;
     use inferlite_core::runtime::{Engine, Outputs, Signature};
     use inferlite_core::{Call, Model, Result};
-    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::mpsc::{Receiver, Sender, channel};
 
     /// Does not return until it is told to, whatever else it is told.
     #[derive(Debug)]
     struct Stubborn {
         signature: Signature,
+        has_begun: Sender<()>,
         may_return: Mutex<Receiver<()>>,
     }
 
@@ -93,6 +94,7 @@ mod tests {
         }
 
         fn run(&self, _call: &Call<'_>) -> Result<Outputs<'_>> {
+            self.has_begun.send(()).expect("the test listens");
             let may_return = self.may_return.lock().expect("no panic");
             may_return.recv().expect("the test says so");
             Ok(Outputs::default())
@@ -109,6 +111,7 @@ mod tests {
 
     #[test]
     fn a_run_that_goes_on_is_counted_until_it_ends_and_told_of_once() {
+        let (has_begun, begun) = channel();
         let (lets_go, may_return) = channel();
         let engine = Stubborn {
             signature: Signature {
@@ -116,6 +119,7 @@ mod tests {
                 required: 0,
                 outputs: Vec::new(),
             },
+            has_begun,
             may_return: Mutex::new(may_return),
         };
         let model = Arc::new(Model::new("stubborn".to_owned(), Box::new(engine), None));
@@ -136,6 +140,8 @@ mod tests {
             let ticket = model
                 .begin(&call, Missed::Skipped, Terms::default())
                 .expect("there is a thread");
+            // A run that nobody waits for any more does not begin.
+            begun.recv().expect("it begins");
             overdue.watch(ticket.bell());
             drop(ticket);
             assert_eq!(counts.overdue(), 1);
