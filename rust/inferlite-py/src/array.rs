@@ -387,28 +387,32 @@ impl Drop for OutputMemory {
 #[inline]
 pub(crate) fn copied_array<'py>(py: Python<'py>, view: &TensorView) -> PyResult<Bound<'py, PyAny>> {
     let array = new_array(py, view.shape(), view.dtype(), std::ptr::null_mut(), 0)?;
-    if view.dtype().is_packed() {
-        unpack_into(&array, view);
+    if view.byte_len() >= LONG_COPY_BYTES || view.dtype().is_packed() {
+        fill(&array, view);
     } else if view.byte_len() > 0 {
-        let data = data_of(&array);
-        let (from, to, byte_len) = (
-            view.data().expose_provenance(),
-            data.expose_provenance(),
-            view.byte_len(),
-        );
-        let copy = || {
-            let from = std::ptr::with_exposed_provenance::<u8>(from);
-            // SAFETY: the new array has at least as many bytes (same shape, elements no smaller), and nobody else has
-            // seen it; the view is read while what it looks at is alive.
-            unsafe { std::ptr::copy_nonoverlapping(from, std::ptr::with_exposed_provenance_mut::<u8>(to), byte_len) };
-        };
-        if byte_len < LONG_COPY_BYTES {
-            copy();
-        } else {
-            detach(py, copy);
-        }
+        // SAFETY: the new array has as many bytes (same shape, same elements), and nobody else has seen it; the view is
+        // read while what it looks at is alive.
+        unsafe { std::ptr::copy_nonoverlapping(view.data(), data_of(&array).cast::<u8>(), view.byte_len()) };
     }
     Ok(array)
+}
+
+/// Fills a new array with the elements of a tensor, of which there are many or which share bytes.
+#[cold]
+fn fill(array: &Bound<'_, PyAny>, view: &TensorView) {
+    if view.dtype().is_packed() {
+        return unpack_into(array, view);
+    }
+    let (from, to, byte_len) = (
+        view.data().expose_provenance(),
+        data_of(array).expose_provenance(),
+        view.byte_len(),
+    );
+    detach(array.py(), || {
+        let from = std::ptr::with_exposed_provenance::<u8>(from);
+        // SAFETY: as in `copied_array`.
+        unsafe { std::ptr::copy_nonoverlapping(from, std::ptr::with_exposed_provenance_mut::<u8>(to), byte_len) };
+    });
 }
 
 /// Fills a new array, which has one byte per element, with the elements of a tensor that share bytes.
