@@ -67,11 +67,8 @@ impl Batcher {
             Own::None => false,
             Own::Place(place) => batch.members.iter().any(|member| member.place == place),
             Own::Within(patience) => {
-                let rows = batch.members.iter().map(|member| member.asked.rows).sum();
-                state
-                    .tuning
-                    .time(batch.kind.workload(), rows)
-                    .is_some_and(|time| time < patience)
+                let time = state.tuning.time(batch.kind.workload(), batch.rows());
+                time.is_some_and(|time| time < patience)
             }
         };
         if is_own && errands.own.is_none() {

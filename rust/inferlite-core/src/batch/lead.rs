@@ -94,8 +94,7 @@ impl Batcher {
         errands.dropped = dropped;
         if !batch.members.is_empty() {
             state.fill(&mut batch, now, &mut errands.dropped);
-            let rows = batch.members.iter().map(|member| member.asked.rows).sum();
-            state.count(batch.why, rows);
+            state.count(batch.why, batch.rows());
         }
         state.counts.dropped += errands.dropped.len() as u64;
         if state.queue.is_empty() {

@@ -290,8 +290,8 @@ impl Batcher {
                 format!("{waiting} rows are waiting for a batch already"),
             ));
         }
-        let limit = State::limit(&state.tuning, &state.apart, &kind);
-        let run = state.tuning.time(kind.workload(), limit.max(rows)).unwrap_or_default();
+        let most = state.tuning.most(kind.workload()).max(rows);
+        let run = state.tuning.time(kind.workload(), most).unwrap_or_default();
         let asked = Asked {
             rows,
             priority: terms.priority,

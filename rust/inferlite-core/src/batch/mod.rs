@@ -61,6 +61,9 @@ use tuning::{Goal, Tuning};
 /// So many kinds whose outputs cannot be split are remembered one by one; after that no calls are put together.
 const MOST_APART: usize = 1024;
 
+/// A batch forgets this part of the company that was seen.
+const FORGETTING: usize = 16;
+
 /// How a model is batched.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchSettings {
@@ -111,6 +114,8 @@ struct Item {
 
 type Batch = Forming<Kind, Item>;
 
+type Apart = HashSet<u64, foldhash::fast::RandomState>;
+
 /// Combines the calls of one model.
 #[derive(Debug)]
 pub(crate) struct Batcher {
@@ -138,8 +143,12 @@ struct State {
     /// Batches whose leader has been called and has not come yet, by the place of whoever that is.
     appointed: Vec<(queue::Place, Batch)>,
     tuning: Tuning,
+    /// How many rows left last: their callers may be about to call again.
+    left_last: usize,
+    /// The most rows that were seen at once of late: those that wait and those that left last.
+    company: usize,
     /// Kinds of calls that cannot be put together.
-    apart: HashSet<u64, foldhash::fast::RandomState>,
+    apart: Apart,
     is_closed: bool,
     has_watchman: bool,
     counts: Counts,
@@ -200,23 +209,50 @@ pub struct BatchSummary {
 }
 
 impl State {
-    fn limit(tuning: &Tuning, apart: &HashSet<u64, foldhash::fast::RandomState>, kind: &Kind) -> usize {
-        let is_apart = kind.is_alone() || apart.len() >= MOST_APART || apart.contains(&kind.hash());
-        if is_apart { 1 } else { tuning.limit(kind.workload()) }
+    /// How many rows of a kind are worth a run.
+    fn limit(tuning: &Tuning, apart: &Apart, kind: &Kind) -> usize {
+        if can_be_joined(apart, kind) {
+            tuning.limit(kind.workload())
+        } else {
+            1
+        }
+    }
+
+    /// How many rows a batch of a kind holds at most, where so many are in company.
+    fn room(tuning: &Tuning, apart: &Apart, kind: &Kind, company: usize) -> usize {
+        if can_be_joined(apart, kind) {
+            tuning.room(kind.workload(), company)
+        } else {
+            1
+        }
+    }
+
+    /// How many rows there are at once, by what is seen now and was seen of late.
+    fn company(&self) -> usize {
+        self.company.max(self.left_last + self.queue.rows())
     }
 
     fn form(&mut self, now: Duration, dropped: &mut Vec<Member<Item>>) -> Option<Batch> {
+        let company = self.company();
         let Self {
             queue, tuning, apart, ..
         } = self;
-        queue.form(now, |kind| Self::limit(tuning, apart, kind), is_gone, dropped)
+        queue.form(
+            now,
+            |kind| Self::limit(tuning, apart, kind),
+            |kind| Self::room(tuning, apart, kind, company),
+            is_gone,
+            dropped,
+        )
     }
 
     fn fill(&mut self, batch: &mut Batch, now: Duration, dropped: &mut Vec<Member<Item>>) {
+        let company = self.company().max(self.left_last + batch.rows() + self.queue.rows());
         let Self {
             queue, tuning, apart, ..
         } = self;
-        queue.fill(batch, now, |kind| Self::limit(tuning, apart, kind), is_gone, dropped);
+        let room = |kind: &_| Self::room(tuning, apart, kind, company);
+        queue.fill(batch, now, room, is_gone, dropped);
     }
 
     fn count(&mut self, why: Why, rows: usize) {
@@ -228,6 +264,9 @@ impl State {
             Why::Deadline => &mut counts.deadline,
         } += 1;
         *counts.sizes.entry(rows).or_default() += 1;
+        let seen = self.left_last + rows + self.queue.rows();
+        self.company = seen.max(self.company - self.company.div_ceil(FORGETTING));
+        self.left_last = rows;
     }
 
     /// The batch that somebody has been called to lead; `None` if it has been given to another one.
@@ -235,6 +274,11 @@ impl State {
         let found = self.appointed.iter().position(|(by, _)| *by == place)?;
         Some(self.appointed.swap_remove(found).1)
     }
+}
+
+/// Whether calls of a kind can be put together.
+fn can_be_joined(apart: &Apart, kind: &Kind) -> bool {
+    !kind.is_alone() && apart.len() < MOST_APART && !apart.contains(&kind.hash())
 }
 
 fn is_gone(item: &Item) -> bool {
@@ -273,6 +317,8 @@ impl Batcher {
                 queue: Queue::new(max_delay.unwrap_or_default(), settings.max_queue),
                 appointed: Vec::new(),
                 tuning,
+                left_last: 0,
+                company: 0,
                 apart: HashSet::default(),
                 is_closed: false,
                 has_watchman: false,

@@ -55,6 +55,12 @@ pub(super) struct Forming<K, T> {
     pub(super) why: Why,
 }
 
+impl<K, T> Forming<K, T> {
+    pub(super) fn rows(&self) -> usize {
+        self.members.iter().map(|member| member.asked.rows).sum()
+    }
+}
+
 /// What there is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
@@ -171,12 +177,13 @@ impl<K: Clone + Eq + Hash, T> Queue<K, T> {
 
     /// The next batch that is due: of those kinds that are, the one whose first member stands first in line.
     ///
-    /// Members leave in their order, as many as there is room for; the first one leaves whatever its size. Those whose
-    /// time is over or who are gone go to `dropped` instead.
+    /// So many rows as `limit` says wait for nobody else; members leave in their order, as many as there is `room` for, the
+    /// first one whatever its size. Those whose time is over or who are gone go to `dropped` instead.
     pub(super) fn form(
         &mut self,
         now: Duration,
         limit: impl Fn(&K) -> usize,
+        room: impl Fn(&K) -> usize,
         is_gone: impl Fn(&T) -> bool,
         dropped: &mut Vec<Member<T>>,
     ) -> Option<Forming<K, T>> {
@@ -187,7 +194,7 @@ impl<K: Clone + Eq + Hash, T> Queue<K, T> {
                 members: Vec::new(),
                 why,
             };
-            self.fill(&mut forming, now, &limit, &is_gone, dropped);
+            self.fill(&mut forming, now, &room, &is_gone, dropped);
             if !forming.members.is_empty() {
                 self.cycle += 1;
                 return Some(forming);
@@ -200,12 +207,12 @@ impl<K: Clone + Eq + Hash, T> Queue<K, T> {
         &mut self,
         forming: &mut Forming<K, T>,
         now: Duration,
-        limit: impl Fn(&K) -> usize,
+        room: impl Fn(&K) -> usize,
         is_gone: impl Fn(&T) -> bool,
         dropped: &mut Vec<Member<T>>,
     ) {
-        let limit = limit(&forming.kind);
-        let mut rows: usize = forming.members.iter().map(|member| member.asked.rows).sum();
+        let room = room(&forming.kind);
+        let mut rows = forming.rows();
         while let Some(group) = self.groups.get_mut(&forming.kind) {
             let Some(first) = group.members.first_entry() else {
                 break;
@@ -213,7 +220,7 @@ impl<K: Clone + Eq + Hash, T> Queue<K, T> {
             let asked = first.get().asked;
             let is_over = asked.deadline.is_some_and(|deadline| deadline <= now) || is_gone(&first.get().item);
             // Whoever does not fit waits, and nobody overtakes: answers keep their callers' order.
-            if !is_over && !forming.members.is_empty() && rows.saturating_add(asked.rows) > limit {
+            if !is_over && !forming.members.is_empty() && rows.saturating_add(asked.rows) > room {
                 forming.why = Why::Full;
                 return;
             }
@@ -225,7 +232,7 @@ impl<K: Clone + Eq + Hash, T> Queue<K, T> {
             }
             rows = rows.saturating_add(asked.rows);
             forming.members.push(member);
-            if rows >= limit {
+            if rows >= room {
                 forming.why = Why::Full;
                 return;
             }

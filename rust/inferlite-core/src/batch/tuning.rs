@@ -4,6 +4,10 @@
 //! * Without a number from the user, the knee: the fewest rows with which a run does [`YIELD`] of the most that runs of
 //!   any size could do in a second. Since that most is one row in `per_row`, the knee is where the rows take so many times
 //!   what is fixed: more rows would add to every caller's wait and hardly to what is done.
+//! * Where two such batches hold fewer rows than are in company, one half of them or another equal part, so that it does
+//!   [`MOST_YIELD`] at most: while one part runs, the callers of the others go on. Nobody waits for longer, since what is
+//!   left would only wait for the next batch; and a small rest, of which each row is dear, does not come about. In company
+//!   are the rows that wait and those that left last, whose callers may be about to call again.
 //! * A model of which a row in such a batch costs nearly what it costs alone ([`WORTHWHILE`]) is not batched.
 //! * With `target_latency`, the line says how many rows may run so that two runs fit in: the one that is under way when a
 //!   call comes, and its own. The line and not AIMD, which has to miss the goal again and again to find out where it is.
@@ -18,6 +22,8 @@ use std::time::Duration;
 
 /// The knee does this part of what is possible.
 const YIELD: f64 = 0.9;
+/// A batch among many does at most this part.
+const MOST_YIELD: f64 = 0.95;
 /// A batch is worthwhile if calls alone take at least so many times as long for each row.
 const WORTHWHILE: f64 = 1.1;
 /// No knee is beyond; and what a batch holds at most of calls whose times are not known yet.
@@ -49,11 +55,16 @@ impl Line {
         Duration::try_from_secs_f64(self.per_row.mul_add(number(rows), self.fixed) / 1e9).unwrap_or(Duration::MAX)
     }
 
-    /// The fewest rows that do [`YIELD`] of what is possible, if such batches are worthwhile; else 1.
-    fn knee(&self) -> usize {
-        let knee = whole(self.fixed * YIELD / (1.0 - YIELD) / self.per_row.max(f64::MIN_POSITIVE)).clamp(1, MOST_ROWS);
-        let (alone, together) = (self.per_row + self.fixed, self.per_row + self.fixed / number(knee));
-        if alone >= WORTHWHILE * together { knee } else { 1 }
+    /// The fewest rows that do so much of what is possible, if batches are worthwhile; else 1.
+    fn knee(&self, part: f64) -> usize {
+        let knee = |part: f64| {
+            whole(self.fixed * part / (1.0 - part) / self.per_row.max(f64::MIN_POSITIVE)).clamp(1, MOST_ROWS)
+        };
+        let (alone, together) = (
+            self.per_row + self.fixed,
+            self.per_row + self.fixed / number(knee(YIELD)),
+        );
+        if alone >= WORTHWHILE * together { knee(part) } else { 1 }
     }
 
     /// How many rows run within a time.
@@ -153,16 +164,28 @@ pub(super) struct Goal {
 }
 
 impl Goal {
-    fn limit(&self, line: Option<Line>) -> usize {
-        let most = self
-            .max_rows
-            .unwrap_or_else(|| line.map_or(UNKNOWN_ROWS, |line| line.knee()));
-        match (self.target_latency, line) {
-            (Some(target), Some(line)) => most.min(line.rows_within(target / 2)),
-            _ => most,
+    fn sizes(&self, line: Option<Line>) -> Sizes {
+        let (least, most) = match (self.max_rows, line) {
+            (Some(rows), _) => (rows, rows),
+            (None, Some(line)) => (line.knee(YIELD), line.knee(MOST_YIELD)),
+            (None, None) => (UNKNOWN_ROWS, UNKNOWN_ROWS),
+        };
+        let within = match (self.target_latency, line) {
+            (Some(target), Some(line)) => line.rows_within(target / 2),
+            _ => usize::MAX,
+        };
+        Sizes {
+            least: least.min(within).max(1),
+            most: most.min(within).max(1),
         }
-        .max(1)
     }
+}
+
+/// How many rows a batch holds: so many where no more are in company, and so many at most.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sizes {
+    least: usize,
+    most: usize,
 }
 
 /// What is known of the times of a model's runs, by shapes.
@@ -178,7 +201,7 @@ pub(super) struct Tuning {
 struct Known {
     times: Times,
     line: Option<Line>,
-    limit: usize,
+    sizes: Sizes,
 }
 
 impl Tuning {
@@ -198,15 +221,30 @@ impl Tuning {
         let known = self.known.entry(workload).or_default();
         known.times.record(rows, took);
         known.line = known.times.line();
-        known.limit = self.goal.limit(known.line);
+        known.sizes = self.goal.sizes(known.line);
         self.last = workload;
     }
 
-    /// How many rows a batch of calls with these shapes holds at most.
+    fn sizes(&self, workload: u64) -> Sizes {
+        let known = self.known.get(&workload);
+        known.map_or_else(|| self.goal.sizes(None), |known| known.sizes)
+    }
+
+    /// How many rows a batch of calls with these shapes holds at most, where so many are in company.
+    pub(super) fn room(&self, workload: u64, company: usize) -> usize {
+        let Sizes { least, most } = self.sizes(workload);
+        let parts = company.div_ceil(most).max(2);
+        company.div_ceil(parts).max(least)
+    }
+
+    /// How many rows of these shapes are worth a run.
     pub(super) fn limit(&self, workload: u64) -> usize {
-        self.known
-            .get(&workload)
-            .map_or_else(|| self.goal.limit(None), |known| known.limit)
+        self.sizes(workload).least
+    }
+
+    /// How many rows a batch holds at most, whatever the company.
+    pub(super) fn most(&self, workload: u64) -> usize {
+        self.sizes(workload).most
     }
 
     /// How long a run takes, if that is known.
@@ -218,13 +256,13 @@ impl Tuning {
     /// Whether the shapes that ran last are better off without company, whatever is wanted.
     pub(super) fn gains_nothing(&self) -> bool {
         let line = self.known.get(&self.last).and_then(|known| known.line);
-        line.is_some_and(|line| line.knee() == 1)
+        line.is_some_and(|line| line.knee(YIELD) == 1)
     }
 
-    /// The shapes that ran last: their line and limit.
+    /// The shapes that ran last: their line, and how many rows a batch of them holds at most.
     pub(super) fn last(&self) -> (Option<Line>, usize) {
         let line = self.known.get(&self.last).and_then(|known| known.line);
-        (line, self.limit(self.last))
+        (line, self.most(self.last))
     }
 }
 
@@ -257,6 +295,27 @@ mod tests {
             "{line:?}"
         );
         assert_eq!(tuning.limit(8), UNKNOWN_ROWS);
+    }
+
+    #[test]
+    fn among_many_half_of_them_leave_together() {
+        let tuning = tuned(Goal::default(), |rows| 20.0 + 2.0 * rows);
+        let rooms = [0, 90, 180, 201, 300, 10_000].map(|company| tuning.room(7, company));
+        assert_eq!(rooms, [90, 90, 90, 101, 150, 189]);
+        assert_eq!((tuning.limit(7), tuning.most(7)), (90, 189));
+        assert_eq!([378, 379, 567].map(|company| tuning.room(7, company)), [189, 127, 189]);
+        // Neither beyond what the user says, nor where batches do not pay.
+        let goal = Goal {
+            max_rows: Some(48),
+            target_latency: None,
+        };
+        assert_eq!(tuned(goal, |rows| 20.0 + 2.0 * rows).room(7, 300), 48);
+        let goal = Goal {
+            max_rows: None,
+            target_latency: Some(us(440.0)),
+        };
+        assert_eq!(tuned(goal, |rows| 20.0 + 2.0 * rows).room(7, 300), 100);
+        assert_eq!(tuned(Goal::default(), |rows| 100.0 * rows).room(7, 300), 1);
     }
 
     #[test]
@@ -318,7 +377,8 @@ mod tests {
             let mut tuning = Tuning::new(Goal { max_rows, target_latency: target.map(Duration::from_nanos) });
             for (rows, nanoseconds) in runs {
                 tuning.record(1, rows, Duration::from_nanos(nanoseconds));
-                prop_assert!((1..=MOST_ROWS.max(max_rows.unwrap_or(0))).contains(&tuning.limit(1)));
+                let (least, most) = (tuning.limit(1), tuning.most(1));
+                prop_assert!(1 <= least && least <= most && most <= MOST_ROWS.max(max_rows.unwrap_or(0)));
             }
         }
     }

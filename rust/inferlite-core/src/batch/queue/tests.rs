@@ -24,7 +24,7 @@ fn queue(max_delay: u64) -> Queue<char, u32> {
 /// Who leaves now, and why.
 fn form(queue: &mut Queue<char, u32>, now: u64) -> Option<(Vec<u32>, Why)> {
     let mut dropped = Vec::new();
-    let formed = queue.form(ms(now), |_| LIMIT, |_| false, &mut dropped);
+    let formed = queue.form(ms(now), |_| LIMIT, |_| LIMIT, |_| false, &mut dropped);
     queue.validate();
     assert!(dropped.is_empty());
     formed.map(|forming| (items(&forming.members), forming.why))
@@ -123,7 +123,7 @@ fn those_who_are_late_or_gone_leave_before_the_run() {
         queue.push('a', asked, item);
     }
     let mut dropped = Vec::new();
-    let forming = queue.form(ms(5), |_| LIMIT, |item| *item == 1, &mut dropped);
+    let forming = queue.form(ms(5), |_| LIMIT, |_| LIMIT, |item| *item == 1, &mut dropped);
     assert_eq!(forming.map(|forming| items(&forming.members)), Some(vec![2]));
     assert_eq!(items(&dropped), [0, 1]);
     queue.validate();
@@ -135,7 +135,7 @@ fn a_batch_of_which_everybody_is_gone_is_none() {
     queue.push('a', one(0), 0);
     queue.push('b', one(0), 1);
     let mut dropped = Vec::new();
-    let forming = queue.form(ms(5), |_| LIMIT, |item| *item == 0, &mut dropped);
+    let forming = queue.form(ms(5), |_| LIMIT, |_| LIMIT, |item| *item == 0, &mut dropped);
     assert_eq!(forming.map(|forming| items(&forming.members)), Some(vec![1]));
     let swept = queue.sweep(ms(0), |_| true);
     assert!(swept.is_empty() && queue.is_empty());
@@ -160,12 +160,28 @@ fn whoever_comes_before_the_leader_joins() {
     queue.push('a', one(0), 0);
     let mut dropped = Vec::new();
     let mut forming = queue
-        .form(ms(0), |_| LIMIT, |_| false, &mut dropped)
+        .form(ms(0), |_| LIMIT, |_| LIMIT, |_| false, &mut dropped)
         .expect("it is due");
     fill(&mut queue, 1..5, one(0));
     queue.push('b', one(0), 9);
     queue.fill(&mut forming, ms(0), |_| LIMIT, |_| false, &mut dropped);
     assert_eq!((items(&forming.members), forming.why), (vec![0, 1, 2, 3], Why::Full));
+    queue.validate();
+}
+
+#[test]
+fn rows_that_wait_for_nobody_else_take_along_whom_there_is_room_for() {
+    let mut queue = queue(10);
+    fill(&mut queue, 0..3, one(0));
+    assert_eq!(queue.next(ms(0), |_| LIMIT), Next::At(ms(10)));
+    fill(&mut queue, 3..5, one(0));
+    assert_eq!(queue.next(ms(0), |_| LIMIT), Next::Due);
+    let mut dropped = Vec::new();
+    let forming = queue.form(ms(0), |_| LIMIT, |_| 7, |_| false, &mut dropped);
+    assert_eq!(
+        forming.map(|forming| items(&forming.members)),
+        Some(vec![0, 1, 2, 3, 4])
+    );
     queue.validate();
 }
 
