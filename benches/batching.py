@@ -30,6 +30,10 @@ LOADS: Final = (0.2, 0.5, 0.8, 0.95, 1.1)
 """Calls due, as a part of what onnxruntime answers on as many threads as there are."""
 
 LOADED_ROUNDS: Final = 8
+BUSY_ROUNDS: Final = 32
+"""Near the capacity chance decides how long the line is: a ratio needs more rounds to stand still."""
+
+BUSY: Final = 0.8
 SECONDS: Final = 2.0
 TOLERANCE: Final = 1e-3
 """Rows in a batch are rounded otherwise than rows by themselves."""
@@ -134,7 +138,9 @@ def measure_threads(load: float | None, subject: Subject, effort: Effort, *, is_
         _, latencies = measure_slice(partial(ask, row), THREADS, rate, seconds, seed=seed)
         return float(np.median(latencies))
 
-    return alternate(partial(median, ours), partial(median, theirs), rounds=effort.rounds(LOADED_ROUNDS))
+    # With a fixed window the line never ends there, which a few rounds show.
+    rounds = BUSY_ROUNDS if load >= BUSY and not is_windowed else LOADED_ROUNDS
+    return alternate(partial(median, ours), partial(median, theirs), rounds=effort.rounds(rounds))
 
 
 PEERS: Final = {"onnxruntime run, 16 threads": False, "a fixed window (batched), 16 threads": True}

@@ -137,13 +137,29 @@ def around_cachebox(session: Session) -> Ask:
 
 def measure_threads(subject: Subject, effort: Effort) -> Comparison:
     """Time the hits of many threads in sum against those of one: per hit, wall time over all threads' hits."""
+    live, inputs = live_on_threads(subject)
+    return in_sum([partial(live, x) for x in inputs], effort)
+
+
+def measure_copies(subject: Subject, effort: Effort) -> Comparison:
+    """Time the copies of many threads in sum against those of one: what the interpreter takes for having many."""
+    _, inputs = live_on_threads(subject)
+    return in_sum([x.copy for x in inputs], effort)
+
+
+def live_on_threads(subject: Subject) -> tuple[Any, list[NDArray[Any]]]:
+    """Return a model that has kept the answer to one input for each thread, and the inputs."""
     chosen = model(SMALL)
     inputs = [chosen.feed["x"] + np.float32(number) for number in range(THREADS)]
     live: Any = subject.model(chosen.content, ROOM)
     require_same([live(x) for x in inputs + inputs], inputs + inputs, f"hits on {SMALL}")
     require_hits(live, THREADS)
+    return live, inputs
+
+
+def in_sum(calls: Sequence[Callable[[], object]], effort: Effort) -> Comparison:
+    """Time calls on a thread each against the first of them on one, in wall time over all calls."""
     seconds = effort.seconds(0.5)
-    calls = [partial(live, x) for x in inputs]
     with Crew(THREADS) as many, Crew(1) as one:
         return alternate(
             partial(seconds_per_call, many, calls, seconds),
@@ -317,6 +333,7 @@ CASES: Final = (
     ),
     Case("cache", "hit, 1x3x224x224, Model", "keyed BLAKE3 of the input, one thread", measure_image),
     Case("cache", f"hits, 1x16, {THREADS} threads in sum", "one thread", measure_threads),
+    Case("cache", f"copies, 1x16, {THREADS} threads in sum", "one thread", measure_copies),
     *(
         Case("cache", f"miss, {name}", "run without cache", partial(measure_miss, name, calls))
         for name, calls in MISSES.items()

@@ -26,8 +26,9 @@ class Batching:
 
     Attributes:
         max_rows: The most rows of a batch; a call that is larger runs by itself. None to choose by the times of runs:
-            as many as it takes to do 90 % of what the model could do with batches of any size, and no batches at all
-            for a model of which a row in a batch costs nearly what it costs alone.
+            as many as it takes to do 90 % of what the model could do with batches of any size, up to 95 % where many
+            calls are there at once, and no batches at all for a model of which a row in a batch costs nearly what it
+            costs alone.
         max_delay: How many seconds a call waits for company even where the model is free. A window opens when the first
             call arrives, and ends early for one whose `timeout` would be over.
         max_queue: How many rows may wait. A call beyond raises QueueFullError at once.

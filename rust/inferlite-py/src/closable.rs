@@ -46,7 +46,9 @@ impl Closable {
         )?))))
     }
 
-    /// Looks at what is open, without a reference of one's own: `look` neither waits nor runs any Python.
+    /// Looks at what is open, without a reference of one's own: `look` runs no Python, and waits for no call.
+    ///
+    /// Where there is no lock of the interpreter's, those who look at one model take turns.
     #[inline]
     pub(crate) fn with<T, R>(&self, owner: &Bound<'_, T>, look: impl FnOnce(&Opened) -> R) -> Option<R> {
         with_critical_section(owner.as_any(), || {

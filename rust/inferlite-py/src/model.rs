@@ -60,6 +60,7 @@ pub(crate) struct PyModel {
     axes: PyOnceLock<Py<PyAny>>,
     casting: Casting,
     maps: Arc<ZipMaps>,
+    /// As [`Opened`] has it, which is open no longer after `close`.
     takes_one_array: bool,
 }
 

@@ -218,13 +218,13 @@ impl Opened {
         tensor.map_or(Looked::Unasked, |tensor| self.look_up_tensor(&tensor))
     }
 
-    /// The same of its tensor, without any Python.
+    /// The same of the array's tensor, without any Python.
     #[inline]
     pub(crate) fn look_up_tensor(&self, tensor: &SmallTensor<'_>) -> Looked {
         self.model.look_up_small(tensor, &self.every_output)
     }
 
-    /// The same of a dictionary of one array.
+    /// [`Self::look_up_array`] for a dictionary of one array.
     #[inline]
     fn look_up_mapping(&self, feed: &Bound<'_, PyAny>) -> PyResult<Looked> {
         if self.takes_one_array

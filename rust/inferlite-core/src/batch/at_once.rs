@@ -63,7 +63,10 @@ impl Batcher {
         for _ in questions {
             self.queue_time.record(Duration::ZERO);
         }
-        locked(&self.state).count(Why::Idle, total);
+        let mut state = locked(&self.state);
+        state.count(Why::Idle, total);
+        state.left_last = total;
+        drop(state);
         Some(outputs)
     }
 

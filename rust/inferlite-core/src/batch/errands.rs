@@ -139,7 +139,9 @@ impl Batcher {
     pub(super) fn release(&self) {
         let mut state = locked(&self.state);
         self.gate.leave();
+        state.returning = state.left_last;
         let errands = self.serve(&mut state, Own::None);
+        state.returning = 0;
         drop(state);
         self.carry_out(errands);
     }

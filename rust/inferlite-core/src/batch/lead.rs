@@ -95,6 +95,8 @@ impl Batcher {
         if !batch.members.is_empty() {
             state.fill(&mut batch, now, &mut errands.dropped);
             state.count(batch.why, batch.rows());
+            // A call that is larger is one caller all the same.
+            state.left_last = batch.rows().min(state.tuning.most(batch.kind.workload()));
         }
         state.counts.dropped += errands.dropped.len() as u64;
         if state.queue.is_empty() {

@@ -290,8 +290,8 @@ impl Batcher {
                 format!("{waiting} rows are waiting for a batch already"),
             ));
         }
-        let most = state.tuning.most(kind.workload()).max(rows);
-        let run = state.tuning.time(kind.workload(), most).unwrap_or_default();
+        let room = State::room(&state.tuning, &state.apart, &kind, state.company);
+        let run = state.tuning.time(kind.workload(), room.max(rows)).unwrap_or_default();
         let asked = Asked {
             rows,
             priority: terms.priority,

@@ -61,7 +61,7 @@ use tuning::{Goal, Tuning};
 /// So many kinds whose outputs cannot be split are remembered one by one; after that no calls are put together.
 const MOST_APART: usize = 1024;
 
-/// A batch forgets this part of the company that was seen.
+/// With each batch this part of the company that was seen is forgotten.
 const FORGETTING: usize = 16;
 
 /// How a model is batched.
@@ -143,9 +143,11 @@ struct State {
     /// Batches whose leader has been called and has not come yet, by the place of whoever that is.
     appointed: Vec<(queue::Place, Batch)>,
     tuning: Tuning,
-    /// How many rows left last: their callers may be about to call again.
+    /// How many rows left last.
     left_last: usize,
-    /// The most rows that were seen at once of late: those that wait and those that left last.
+    /// How many rows are answered just now: their callers may be about to call again.
+    returning: usize,
+    /// The most rows that were there at once of late: those that waited, and those that were answered just then.
     company: usize,
     /// Kinds of calls that cannot be put together.
     apart: Apart,
@@ -218,7 +220,7 @@ impl State {
         }
     }
 
-    /// How many rows a batch of a kind holds at most, where so many are in company.
+    /// How many rows a batch of a kind holds at most, where so many are there at once.
     fn room(tuning: &Tuning, apart: &Apart, kind: &Kind, company: usize) -> usize {
         if can_be_joined(apart, kind) {
             tuning.room(kind.workload(), company)
@@ -227,31 +229,34 @@ impl State {
         }
     }
 
-    /// How many rows there are at once, by what is seen now and was seen of late.
-    fn company(&self) -> usize {
-        self.company.max(self.left_last + self.queue.rows())
-    }
-
     fn form(&mut self, now: Duration, dropped: &mut Vec<Member<Item>>) -> Option<Batch> {
-        let company = self.company();
+        let seen = self.returning.saturating_add(self.queue.rows());
+        self.company = self.company.max(seen);
         let Self {
-            queue, tuning, apart, ..
+            queue,
+            tuning,
+            apart,
+            company,
+            ..
         } = self;
         queue.form(
             now,
             |kind| Self::limit(tuning, apart, kind),
-            |kind| Self::room(tuning, apart, kind, company),
+            |kind| Self::room(tuning, apart, kind, *company),
             is_gone,
             dropped,
         )
     }
 
     fn fill(&mut self, batch: &mut Batch, now: Duration, dropped: &mut Vec<Member<Item>>) {
-        let company = self.company().max(self.left_last + batch.rows() + self.queue.rows());
         let Self {
-            queue, tuning, apart, ..
+            queue,
+            tuning,
+            apart,
+            company,
+            ..
         } = self;
-        let room = |kind: &_| Self::room(tuning, apart, kind, company);
+        let room = |kind: &_| Self::room(tuning, apart, kind, *company);
         queue.fill(batch, now, room, is_gone, dropped);
     }
 
@@ -264,9 +269,7 @@ impl State {
             Why::Deadline => &mut counts.deadline,
         } += 1;
         *counts.sizes.entry(rows).or_default() += 1;
-        let seen = self.left_last + rows + self.queue.rows();
-        self.company = seen.max(self.company - self.company.div_ceil(FORGETTING));
-        self.left_last = rows;
+        self.company -= self.company.div_ceil(FORGETTING);
     }
 
     /// The batch that somebody has been called to lead; `None` if it has been given to another one.
@@ -318,6 +321,7 @@ impl Batcher {
                 appointed: Vec::new(),
                 tuning,
                 left_last: 0,
+                returning: 0,
                 company: 0,
                 apart: HashSet::default(),
                 is_closed: false,

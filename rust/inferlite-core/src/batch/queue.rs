@@ -39,7 +39,7 @@ pub(super) struct Member<T> {
 pub(super) enum Why {
     /// The model was free, and nobody had asked to wait for company.
     Idle,
-    /// There was no room for the next one.
+    /// There were as many rows as are worth a run, or no room for the next one.
     Full,
     /// The time to wait for company was over.
     Delay,
@@ -157,7 +157,7 @@ impl<K: Clone + Eq + Hash, T> Queue<K, T> {
         place
     }
 
-    /// What there is to do, where a batch of a kind holds at most so many rows.
+    /// What there is to do, where so many rows of a kind wait for nobody else.
     pub(super) fn next(&self, now: Duration, limit: impl Fn(&K) -> usize) -> Next {
         if self.is_empty() {
             return Next::Nothing;
@@ -283,7 +283,9 @@ impl<K: Clone + Eq + Hash, T> Queue<K, T> {
         });
         let (kind, group) = due.min_by_key(|(_, group)| group.members.keys().next().copied())?;
         let is_over = |member: &Member<T>| member.asked.arrival.saturating_add(self.max_delay) <= now;
-        let why = if group.members.values().any(is_over) {
+        let why = if group.rows >= limit(kind) {
+            Why::Full
+        } else if group.members.values().any(is_over) {
             Why::Delay
         } else {
             Why::Deadline

@@ -4,10 +4,11 @@
 //! * Without a number from the user, the knee: the fewest rows with which a run does [`YIELD`] of the most that runs of
 //!   any size could do in a second. Since that most is one row in `per_row`, the knee is where the rows take so many times
 //!   what is fixed: more rows would add to every caller's wait and hardly to what is done.
-//! * Where two such batches hold fewer rows than are in company, one half of them or another equal part, so that it does
-//!   [`MOST_YIELD`] at most: while one part runs, the callers of the others go on. Nobody waits for longer, since what is
-//!   left would only wait for the next batch; and a small rest, of which each row is dear, does not come about. In company
-//!   are the rows that wait and those that left last, whose callers may be about to call again.
+//! * Where more rows are there at once than two such batches hold, one half of them or another equal part, so that it does
+//!   [`MOST_YIELD`] at most: while one part runs, the callers of the others go on, and a small rest, of which each row is
+//!   dear, does not come about. The first part is answered later than a smaller one would be, the last one sooner. There
+//!   at once are, by what was seen of late, rows that wait and those that were answered just then, whose callers may be
+//!   about to call again.
 //! * A model of which a row in such a batch costs nearly what it costs alone ([`WORTHWHILE`]) is not batched.
 //! * With `target_latency`, the line says how many rows may run so that two runs fit in: the one that is under way when a
 //!   call comes, and its own. The line and not AIMD, which has to miss the goal again and again to find out where it is.
@@ -57,14 +58,14 @@ impl Line {
 
     /// The fewest rows that do so much of what is possible, if batches are worthwhile; else 1.
     fn knee(&self, part: f64) -> usize {
-        let knee = |part: f64| {
+        let rows = |part: f64| {
             whole(self.fixed * part / (1.0 - part) / self.per_row.max(f64::MIN_POSITIVE)).clamp(1, MOST_ROWS)
         };
         let (alone, together) = (
             self.per_row + self.fixed,
-            self.per_row + self.fixed / number(knee(YIELD)),
+            self.per_row + self.fixed / number(rows(YIELD)),
         );
-        if alone >= WORTHWHILE * together { knee(part) } else { 1 }
+        if alone >= WORTHWHILE * together { rows(part) } else { 1 }
     }
 
     /// How many rows run within a time.
@@ -181,7 +182,7 @@ impl Goal {
     }
 }
 
-/// How many rows a batch holds: so many where no more are in company, and so many at most.
+/// How many rows a batch holds: so many where no more than twice as many are there at once, and so many at most.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sizes {
     least: usize,
@@ -230,7 +231,7 @@ impl Tuning {
         known.map_or_else(|| self.goal.sizes(None), |known| known.sizes)
     }
 
-    /// How many rows a batch of calls with these shapes holds at most, where so many are in company.
+    /// How many rows a batch of calls with these shapes holds at most, where so many are there at once.
     pub(super) fn room(&self, workload: u64, company: usize) -> usize {
         let Sizes { least, most } = self.sizes(workload);
         let parts = company.div_ceil(most).max(2);
@@ -242,7 +243,7 @@ impl Tuning {
         self.sizes(workload).least
     }
 
-    /// How many rows a batch holds at most, whatever the company.
+    /// How many rows a batch holds at most, however many are there.
     pub(super) fn most(&self, workload: u64) -> usize {
         self.sizes(workload).most
     }

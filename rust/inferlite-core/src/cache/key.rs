@@ -155,8 +155,7 @@ impl Keyer {
             key.words = spare_words(count);
         }
         debug_assert!(key.words.is_empty() && key.words.capacity() >= count);
-        let start = key.words.as_mut_ptr();
-        let mut place = start;
+        let mut place = key.words.as_mut_ptr();
         let mut put = |word: u64| {
             // SAFETY: there is room for `count` words, of which those before the content are put.
             unsafe { place.write(word) };
