@@ -241,6 +241,20 @@ def test_closing_answers_or_cancels_those_who_wait() -> None:
     asyncio.run(ask(cancel=True))
 
 
+def test_closing_answers_rows_that_are_looked_up_still(native_backend: None) -> None:
+    del native_backend
+    model = inferlite.load(
+        make_models.parse("m (float[n,4096] x) => (float[n,4096] y) { a = Tan(x) b = Tan(a) y = Tan(b) }"),
+        batching=Batching(max_rows=4),
+        cache=inferlite.Cache(max_bytes="8MB", by="row"),
+    )
+    rows = [np.full((1, 4096), number, np.float32) for number in range(40)]
+    futures = [model.submit(row) for row in rows]
+    model.close()
+    for row, future in zip(rows, futures, strict=True):
+        np.testing.assert_allclose(future.result(), np.tan(np.tan(np.tan(row))), rtol=1e-2)
+
+
 @pytest.mark.parametrize("by", ["request", "row"])
 def test_only_misses_are_batched(by: Any, backend: str) -> None:
     if by == "row" and backend == "python":
@@ -467,6 +481,7 @@ def test_wrong_inputs_are_still_refused_by_name() -> None:
     ("settings", "error"),
     [
         ({"max_rows": 0}, ValueError("`max_rows` must be at least 1, not 0")),
+        ({"max_rows": 2**31}, ValueError("`max_rows` must be at most 2,147,483,647, not 2147483648")),
         ({"max_rows": 1.5}, TypeError("`max_rows` must be a number, not 1.5")),
         ({"instances": True}, TypeError("`instances` must be a number, not True")),
         ({"max_queue": -1}, ValueError("`max_queue` must be at least 1, not -1")),

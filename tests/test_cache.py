@@ -373,7 +373,7 @@ def test_one_hit_in_64_is_timed() -> None:
     for _ in range(200):
         model(f32(1.0))
     latency = model.stats().cache.hit_latency
-    assert latency.count == 4
+    assert latency.count == 3
     assert 0 < latency.p50 <= latency.max < 1
 
 

@@ -173,14 +173,22 @@ def shared_lines(url: str) -> str:
     return "\n".join(line for line in lines if line.startswith("inferlite_cache_shared_"))
 
 
-def shared_figures(url: str) -> dict[str, int]:
-    """What is counted of the shared cache of the model `double`, by `/metrics`, and by its statistics too."""
+def counted(url: str) -> dict[str, int]:
+    """What `/metrics` counts of the shared cache of the model `double`."""
     pattern = r'^inferlite_cache_shared_(\w+)\{model="double",version="1"\} (\d+)$'
     found = re.findall(pattern, shared_lines(url), flags=re.MULTILINE)
-    figures = {name.removesuffix("_total"): int(count) for name, count in found}
-    (stats,) = served.get(url, "/v2/models/double/stats")["model_stats"]
-    assert stats["shared_cache"] == figures
-    return figures
+    return {name.removesuffix("_total"): int(count) for name, count in found}
+
+
+def shared_figures(url: str) -> dict[str, int]:
+    """What is counted of the shared cache of the model `double`, by `/metrics`, and by its statistics too."""
+    while True:
+        before = counted(url)
+        (stats,) = served.get(url, "/v2/models/double/stats")["model_stats"]
+        # Answers are shared after they are given: a count may have changed between the two.
+        if counted(url) == before:
+            assert stats["shared_cache"] == before
+            return before
 
 
 def test_a_secret_that_is_not_there_is_told_with_its_place(folder: Path, cache_server: CacheServer) -> None:

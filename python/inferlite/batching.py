@@ -129,7 +129,8 @@ def _check_number(name: str, number: object) -> None:
         message = f"`{name}` must be a number, not {number!r}"
         raise TypeError(message)
     if not 1 <= number <= MOST:
-        message = f"`{name}` must be at least 1, not {number}"
+        bound = "at least 1" if number < 1 else f"at most {MOST:,}"
+        message = f"`{name}` must be {bound}, not {number}"
         raise ValueError(message)
 
 

@@ -214,12 +214,14 @@ class BatchingStats:
     """What micro-batching has counted since the model was loaded, and how it stands.
 
     Attributes:
-        lone: Calls that ran at once and by themselves, because the model was free.
+        lone: Calls of a thread that waits, without `timeout`, that ran at once and by themselves, because the model was
+            free. Others that do are batches of one call.
         idle: Batches that left because the model was free again.
         full: Batches that left because there was no room for more.
         delay: Batches that left because `max_delay` was over.
         deadline: Batches that left because a call could not wait any longer.
-        sizes: How many batches had so many rows, by the number of rows; lone calls are not among them.
+        sizes: How many batches had so many rows, by the number of rows; lone calls are not among them, and a call
+            without rows counts as one.
         queue_time: How long calls stood in line; lone ones did not at all.
         compute_time: How long the runs of batches took; those of lone calls are in `Stats.latency`.
         dropped: Calls that left before their run, because their time was over or their caller gone.
@@ -268,10 +270,11 @@ class Stats:
     """What a model has counted since it was loaded.
 
     Attributes:
-        calls: Calls that succeeded, those included that the cache answered.
+        calls: Calls that succeeded, those included that the cache answered, and those in a batch whose callers could
+            wait no longer. A child that is forked goes on from its parent's count, but for what the cache answered.
         rows: Rows over those calls: the extent of axis 0 of the first input where that axis is dynamic, else 1 a call.
         latency: How long the runs took.
-        cache: What the cache has counted; None without one.
+        cache: What the cache has counted; None without it, and once the model is closed.
         batching: What micro-batching has counted; None without it, and once the model is closed.
     """
 

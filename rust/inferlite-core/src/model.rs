@@ -523,7 +523,8 @@ impl Model {
         self.batcher().map(Batcher::summary)
     }
 
-    /// Takes no more calls for batches: those who wait are served, or with `cancels` told that the model is closed.
+    /// Serves those who wait for a batch at once, and whoever is on the way to one; or with `cancels` takes no more calls for
+    /// batches, and tells those who wait that the model is closed. It is for its owner to let no more calls begin.
     pub fn close(&self, cancels: bool) {
         if let Some(batcher) = self.batcher() {
             batcher.close(cancels);

@@ -298,7 +298,9 @@ impl PyModel {
     ///
     /// Returns:
     ///     A `concurrent.futures.Future` of what `predict` returns or raises, or QueueFullError. Cancelling it gives the
-    ///     answer up: the call leaves the line, or its run ends if nobody else waits for it.
+    ///     answer up: the call leaves the line, or its run ends if nobody else waits for it. Its done callbacks run on
+    ///     the thread that delivers answers: a slow one holds up others, and one that waits for the model may wait for
+    ///     ever.
     ///
     /// Example:
     ///     >>> future = model.submit(x)  # doctest: +SKIP

@@ -178,11 +178,14 @@ impl Batcher {
         self.carry_out(errands);
     }
 
-    /// Takes no more calls; those who wait are served at once, or told that it is over.
+    /// Serves those who wait at once, and whoever is on the way still, such as the rows of a call that a worker looks up;
+    /// or takes no more calls, and tells those who wait that it is over.
     pub(crate) fn close(&self, cancels: bool) {
         let mut state = locked(&self.state);
-        state.is_closed = true;
-        self.gate.hold();
+        if cancels {
+            state.is_closed = true;
+            self.gate.hold();
+        }
         state.queue.wait_no_longer();
         let cancelled = if cancels { state.queue.take_all() } else { Vec::new() };
         let errands = self.serve(&mut state, Own::None);

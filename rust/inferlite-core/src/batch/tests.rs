@@ -475,19 +475,18 @@ fn instances_run_at_once() {
 }
 
 #[test]
-fn closing_serves_those_who_wait_and_refuses_later_ones() {
+fn closing_serves_those_who_wait_and_those_on_their_way() {
     let (model, engine, _hand) = batched(settings());
     engine.hold();
     let first = begin(&model, &[1.0], Terms::default()).expect("there is room");
     engine.wait_for(1);
     let second = begin(&model, &[2.0], Terms::default()).expect("there is room");
     model.close(false);
-    let refused = begin(&model, &[3.0], Terms::default()).expect_err("it is closed");
-    assert_eq!(refused.kind(), ErrorKind::Closed);
-    assert_eq!(plain(&model, &[3.0]), Err("the model is closed".to_owned()));
+    let third = begin(&model, &[3.0], Terms::default()).expect("it is served");
     engine.release();
-    assert_eq!(doubled(first.wait(None, &|| Ok(()))), Ok(vec![2.0]));
-    assert_eq!(doubled(second.wait(None, &|| Ok(()))), Ok(vec![4.0]));
+    for (ticket, wanted) in [first, second, third].into_iter().zip([2.0, 4.0, 6.0]) {
+        assert_eq!(doubled(ticket.wait(None, &|| Ok(()))), Ok(vec![wanted]));
+    }
     wait_for_threads(&model);
 }
 
@@ -499,6 +498,9 @@ fn closing_may_cancel_those_who_wait() {
         let second = stand(scope, &model, &[1.0], 1);
         let third = begin(&model, &[2.0], Terms::default()).expect("there is room");
         model.close(true);
+        let refused = begin(&model, &[3.0], Terms::default()).expect_err("it is closed");
+        assert_eq!(refused.kind(), ErrorKind::Closed);
+        assert_eq!(plain(&model, &[3.0]), Err("the model is closed".to_owned()));
         assert_eq!(second.recv(), Ok(Err("the model is closed".to_owned())));
         assert_eq!(
             doubled(third.wait(None, &|| Ok(()))),

@@ -120,6 +120,12 @@ impl Times {
         known.nanoseconds += WEIGHT * (took - known.nanoseconds);
     }
 
+    /// The only class that is known, if no other one is.
+    fn only(&self) -> Option<&Class> {
+        let mut known = self.0.iter().flatten();
+        known.next().filter(|_| known.next().is_none())
+    }
+
     /// The line through the classes; `None` before two of them are known.
     fn line(&self) -> Option<Line> {
         let known = || self.0.iter().flatten();
@@ -165,13 +171,28 @@ pub(super) struct Goal {
 }
 
 impl Goal {
-    fn sizes(&self, line: Option<Line>) -> Sizes {
-        let (least, most) = match (self.max_rows, line) {
-            (Some(rows), _) => (rows, rows),
-            (None, Some(line)) => (line.knee(YIELD), line.knee(MOST_YIELD)),
-            (None, None) => (UNKNOWN_ROWS, UNKNOWN_ROWS),
+    /// The sizes by what is known: a line, or runs of one size alone.
+    ///
+    /// One size makes no line, and callers who all come back together would make no other one for ever: the next batches
+    /// hold half as many.
+    fn sizes(&self, line: Option<Line>, only: Option<&Class>) -> Sizes {
+        let (least, most) = match (self.max_rows, line, only) {
+            (Some(rows), ..) => (rows, rows),
+            (None, Some(line), _) => (line.knee(YIELD), line.knee(MOST_YIELD)),
+            (None, None, Some(only)) if only.rows >= 2.0 => {
+                let half = whole(only.rows / 2.0).min(UNKNOWN_ROWS);
+                (half, half)
+            }
+            (None, None, _) => (UNKNOWN_ROWS, UNKNOWN_ROWS),
         };
-        let within = match (self.target_latency, line) {
+        // As if nothing were fixed, which is the most that fewer rows may take.
+        let from_zero = || {
+            only.map(|only| Line {
+                per_row: only.nanoseconds / only.rows.max(1.0),
+                fixed: 0.0,
+            })
+        };
+        let within = match (self.target_latency, line.or_else(from_zero)) {
             (Some(target), Some(line)) => line.rows_within(target / 2),
             _ => usize::MAX,
         };
@@ -222,13 +243,13 @@ impl Tuning {
         let known = self.known.entry(workload).or_default();
         known.times.record(rows, took);
         known.line = known.times.line();
-        known.sizes = self.goal.sizes(known.line);
+        known.sizes = self.goal.sizes(known.line, known.times.only());
         self.last = workload;
     }
 
     fn sizes(&self, workload: u64) -> Sizes {
         let known = self.known.get(&workload);
-        known.map_or_else(|| self.goal.sizes(None), |known| known.sizes)
+        known.map_or_else(|| self.goal.sizes(None, None), |known| known.sizes)
     }
 
     /// How many rows a batch of calls with these shapes holds at most, where so many are there at once.
@@ -317,6 +338,24 @@ mod tests {
         };
         assert_eq!(tuned(goal, |rows| 20.0 + 2.0 * rows).room(7, 300), 100);
         assert_eq!(tuned(Goal::default(), |rows| 100.0 * rows).room(7, 300), 1);
+    }
+
+    #[test]
+    fn callers_who_come_back_together_show_more_than_one_size() {
+        let mut tuning = Tuning::new(Goal::default());
+        tuning.record(7, 1, us(200.0));
+        assert_eq!(tuning.limit(7), UNKNOWN_ROWS);
+        let mut tuning = Tuning::new(Goal::default());
+        tuning.record(7, 8, us(1_600.0));
+        assert_eq!((tuning.limit(7), tuning.last().0), (4, None));
+        tuning.record(7, 4, us(800.0));
+        assert!(tuning.gains_nothing());
+        let mut tuning = Tuning::new(Goal {
+            max_rows: Some(64),
+            target_latency: Some(us(2_000.0)),
+        });
+        tuning.record(7, 32, us(6_400.0));
+        assert_eq!(tuning.limit(7), 5);
     }
 
     #[test]
