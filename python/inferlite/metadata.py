@@ -217,7 +217,7 @@ class BatchingStats:
         lone: Calls of a thread that waits, without `timeout`, that ran at once and by themselves, because the model was
             free. Others that do are batches of one call.
         idle: Batches that left because the model was free again.
-        full: Batches that left because there was no room for more.
+        full: Batches that left because there was no room for more, or as many rows as are worth a run.
         delay: Batches that left because `max_delay` was over.
         deadline: Batches that left because a call could not wait any longer.
         sizes: How many batches had so many rows, by the number of rows; lone calls are not among them, and a call

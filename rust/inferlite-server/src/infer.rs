@@ -136,9 +136,6 @@ async fn answer(ticket: &mut Ticket) -> Result<Answer<'static>> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-    use std::{env, fs, process};
-
     use actix_web::rt::System;
     use inferlite_core::clock::Clock;
     use inferlite_core::repository::{ModelSettings, Opener, Repository, RepositorySettings, VersionFiles};
@@ -149,15 +146,8 @@ mod tests {
 
     use super::*;
     use crate::counts::Counts;
+    use crate::folder::Folder;
     use crate::overdue::Notices;
-
-    struct Folder(PathBuf);
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
 
     /// Gives nothing, and panics where it is fed a number below zero.
     #[derive(Debug)]
@@ -206,9 +196,7 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_model_is_its_failure_and_the_next_call_is_answered() {
-        let folder = Folder(env::temp_dir().join(format!("inferlite-infer-{}", process::id())));
-        fs::create_dir_all(&folder.0).unwrap();
-        fs::write(folder.0.join("m.onnx"), "").unwrap();
+        let folder = Folder::of("infer", &["m.onnx"]);
         let settings = RepositorySettings { settle: Duration::ZERO };
         let repository = Repository::new(folder.0.clone(), Box::new(Opens), settings, Clock::default()).unwrap();
         repository.load_all(&|_| ()).unwrap();

@@ -16,6 +16,8 @@ mod apart;
 mod coding;
 mod counts;
 mod figures;
+#[cfg(test)]
+mod folder;
 mod infer;
 mod json;
 mod keys;

@@ -131,22 +131,14 @@ pub(crate) fn watch(
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-    use std::{env, fs, process};
+    use std::fs;
 
     use inferlite_core::clock::Clock;
     use inferlite_core::repository::{ModelSettings, Opener, RepositorySettings, VersionFiles};
     use inferlite_core::{Error, ErrorKind, Model};
 
     use super::*;
-
-    struct Folder(PathBuf);
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::folder::Folder;
 
     /// Says what it opens, and does not come back from `hangs` before it is let go.
     struct Slow(mpsc::Sender<String>, Mutex<mpsc::Receiver<()>>);
@@ -163,11 +155,7 @@ mod tests {
 
     #[test]
     fn a_load_that_does_not_end_holds_up_no_other_model_and_ends_its_thread_afterwards() {
-        let folder = Folder(env::temp_dir().join(format!("inferlite-watch-{}", process::id())));
-        fs::create_dir_all(&folder.0).unwrap();
-        for name in ["hangs.onnx", "other.onnx"] {
-            fs::write(folder.0.join(name), "").unwrap();
-        }
+        let folder = Folder::of("watch", &["hangs.onnx", "other.onnx"]);
         let (says, heard) = mpsc::channel();
         let (let_go, go) = mpsc::channel();
         let settings = RepositorySettings { settle: Duration::ZERO };
@@ -197,11 +185,7 @@ mod tests {
 
     #[test]
     fn models_are_loaded_one_after_the_other_as_a_rule() {
-        let folder = Folder(env::temp_dir().join(format!("inferlite-turns-{}", process::id())));
-        fs::create_dir_all(&folder.0).unwrap();
-        for name in ["hangs.onnx", "other.onnx"] {
-            fs::write(folder.0.join(name), "").unwrap();
-        }
+        let folder = Folder::of("turns", &["hangs.onnx", "other.onnx"]);
         let (says, heard) = mpsc::channel();
         let (let_go, go) = mpsc::channel();
         let opener = Box::new(Slow(says, Mutex::new(go)));
